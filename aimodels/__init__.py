@@ -1,0 +1,1 @@
+"""The teaching code of the AI Models Handbook: one idea, one module."""

@@ -1,0 +1,213 @@
+"""Real data that installed packages carry; nothing here downloads anything.
+
+Axes: N samples, T steps, D features, H height, W width, C colours.
+"""
+
+import gzip
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+class Table(NamedTuple):
+    """Rows `x` `[N, D]` and targets `y` `[N]`, with the D column names."""
+
+    x: np.ndarray
+    y: np.ndarray
+    names: tuple[str, ...]
+
+
+class Images(NamedTuple):
+    """Images `x` `[N, H, W]` and integer labels `y` `[N]`."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+class Sequences(NamedTuple):
+    """Padded sequences `x` `[N, T, D]`, `mask` `[N, T]` (True where real), labels `y` `[N]`."""
+
+    x: np.ndarray
+    mask: np.ndarray
+    y: np.ndarray
+
+
+def _need(module, how):
+    """Return where a package lies, without importing it; if it is missing, say how to get it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"{module} is not installed; run: {how}", name=module)
+    return Path(spec.submodule_search_locations[0])
+
+
+def diabetes():
+    """Return 442 patients, ten measurements each, and how far diabetes advanced in a year.
+
+    Returns:
+        Table: `x` `[442, 10]` float64 in the units in which it was measured, `y` `[442]` from 25
+        to 346.
+
+    Raises:
+        ModuleNotFoundError: if scikit-learn is not installed.
+
+    Source: Efron, Hastie, Johnstone and Tibshirani 2004, <https://doi.org/10.1214/009053604000000067>.
+    Differs: scikit-learn scales the columns unless told otherwise; here they are left alone.
+    """
+    _need("sklearn", "pip install scikit-learn")
+    from sklearn.datasets import load_diabetes
+
+    data = load_diabetes(scaled=False)
+    return Table(data.data, data.target, tuple(data.feature_names))
+
+
+def digits():
+    """Return 1,797 handwritten digits of 8 by 8 pixels.
+
+    Returns:
+        Images: `x` `[1797, 8, 8]` float64, whole numbers from 0 (paper) to 16 (ink); `y` 0 to 9.
+
+    Raises:
+        ModuleNotFoundError: if scikit-learn is not installed.
+
+    Source: Alpaydin and Kaynak 1998, <https://doi.org/10.24432/C50P49> (its test part).
+    """
+    _need("sklearn", "pip install scikit-learn")
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return Images(data.images, data.target)
+
+
+def photograph(name):
+    """Return a colour photograph, `[427, 640, 3]` uint8.
+
+    Args:
+        name: "china" (a temple) or "flower".
+
+    Raises:
+        ValueError: if there is no such photograph.
+        ModuleNotFoundError: if scikit-learn or Pillow is not installed.
+    """
+    if name not in ("china", "flower"):
+        raise ValueError(f"name is {name!r}; allowed are 'china' and 'flower'")
+    _need("sklearn", "pip install scikit-learn")
+    _need("PIL", "pip install pillow")
+    from sklearn.datasets import load_sample_image
+
+    return load_sample_image(f"{name}.jpg")
+
+
+def japanese_vowels():
+    """Return 640 spoken vowels of nine men, each a sequence of 7 to 29 steps of 12 coefficients.
+
+    Returns:
+        Two Sequences, train (270) and test (370): `x` `[N, 29, 12]` float64, 0 after the end;
+        `mask` `[N, 29]` True where a step is real; `y` `[N]` the speaker, 0 to 8.
+
+    Raises:
+        ModuleNotFoundError: if aeon is not installed. Its files are read; it is not imported.
+        FileNotFoundError: if the installed aeon does not carry them.
+
+    Source: Kudo, Toyama and Shimbo 1999, <https://doi.org/10.1016/S0167-8655(99)00077-X>.
+    """
+    how = "pip install --no-deps aeon==1.6.0"
+    folder = _need("aeon", how) / "datasets" / "data" / "JapaneseVowels"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the installed aeon has no Japanese vowels; run: {how}")
+    return tuple(_read_ts(folder / f"JapaneseVowels_{part}.ts", 29) for part in ("TRAIN", "TEST"))
+
+
+def _read_ts(path, steps):
+    """Read a `.ts` file: after @data one sample a line, `series:series:...:label`."""
+    _, _, body = path.read_text(encoding="utf-8").partition("@data\n")
+    rows = [line.split(":") for line in body.splitlines() if line]
+    x = np.zeros((len(rows), steps, len(rows[0]) - 1))
+    mask = np.zeros((len(rows), steps), dtype=bool)
+    for sample, (*series, _) in enumerate(rows):
+        values = np.array([one.split(",") for one in series], dtype=float).T  # [steps here, D]
+        x[sample, : len(values)] = values
+        mask[sample, : len(values)] = True
+    return Sequences(x, mask, np.array([int(row[-1]) - 1 for row in rows]))
+
+
+def fashion_mnist():
+    """Return 70,000 grey pictures of clothes, as `keras.datasets.fashion_mnist.load_data` does.
+
+    Returns:
+        Two Images, train (60,000) and test (10,000): `x` `[N, 28, 28]` uint8; `y` 0 to 9.
+
+    Raises:
+        FileNotFoundError: if the files are neither in Keras' cache nor in Debian's package.
+
+    Source: Xiao, Rasul and Vollgraf 2017, <https://arxiv.org/abs/1708.07747>.
+    """
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    parts = [(f"{p}-images-idx3-ubyte.gz", f"{p}-labels-idx1-ubyte.gz") for p in ("train", "t10k")]
+    for folder in (home / "datasets" / "fashion-mnist", DEBIAN_FASHION):
+        if all((folder / name).exists() for part in parts for name in part):
+            return tuple(Images(*(_read_idx(folder / name) for name in part)) for part in parts)
+    raise FileNotFoundError(
+        "Fashion-MNIST is not installed; run: apt install dataset-fashion-mnist, or, with a "
+        "network: python -c 'import keras; keras.datasets.fashion_mnist.load_data()'"
+    )
+
+
+def _read_idx(path):
+    """Read an IDX file of bytes: 0, 0, 8, the number of axes, each length, then the values."""
+    raw = gzip.decompress(path.read_bytes())
+    axes = raw[3]
+    shape = np.frombuffer(raw, dtype=">u4", count=axes, offset=4)
+    return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
+
+
+def fingerprint(array):
+    """Return the SHA-256 hash, 64 hexadecimal digits, of an array's type, shape and values.
+
+    Args:
+        array: any numeric array. Its layout in memory and its byte order make no difference.
+    """
+    array = np.asarray(array)
+    array = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).reshape(array.shape)
+    head = f"{array.dtype.kind}{array.dtype.itemsize}{array.shape}".encode()
+    return hashlib.sha256(head + array.tobytes()).hexdigest()
+
+
+def split(samples, test, rng):
+    """Return the shuffled row numbers of a training part and of a test part.
+
+    Args:
+        samples: how many rows there are.
+        test: how many of them are held out, at least 1 and fewer than `samples`.
+        rng: a `numpy.random.Generator`; the same state gives the same split.
+
+    Returns:
+        `[samples - test]` and `[test]` integers; together each row number once.
+    """
+    if not 0 < test < samples:
+        raise ValueError(f"test is {test}; allowed are 1 to {samples - 1} of {samples} samples")
+    order = rng.permutation(samples)
+    return order[test:], order[:test]
+
+
+def standardize(train, *others):
+    """Shift and scale columns by the training rows' mean and standard deviation.
+
+    Args:
+        train: `[N, D]`; its columns come out with mean 0 and standard deviation 1.
+        *others: `[any, D]`; moved by the same numbers, so that nothing is learned from them.
+
+    Returns:
+        As many arrays as were given. A column that is constant in `train` is only shifted.
+    """
+    if np.ndim(train) != 2 or len(train) == 0:
+        raise ValueError(f"train has shape {np.shape(train)}; allowed is [N, D] with N at least 1")
+    mean, scale = np.mean(train, axis=0), np.std(train, axis=0)
+    scale = np.where(np.ptp(train, axis=0) == 0, 1.0, scale)
+    moved = tuple((np.asarray(part) - mean) / scale for part in (train, *others))
+    return moved if others else moved[0]

@@ -1,0 +1,256 @@
+"""The data are what the handbook says: counts, hashes, peers, and clear words when absent."""
+
+import gzip
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes
+
+from aimodels import datasets
+from aimodels.datasets import (
+    diabetes,
+    digits,
+    fashion_mnist,
+    fingerprint,
+    japanese_vowels,
+    photograph,
+    split,
+    standardize,
+)
+
+HASHES = {
+    "diabetes": (
+        "fdc8d23b35497cf0bf2e50e7576854b23e9393811b93a0a72e47bbfa864cad04",
+        "00d4469ae4185d6e06331c6013280ed70f289bdfc5081a946375909e27e858b4",
+    ),
+    "digits": (
+        "27a04a5e76cd4c15a369041ac94ca6f707cb0424b713632b122e907745dda9e0",
+        "3ae55310f106173e11023d7223e953a2956246d0b6e6398486ecc6c2af80cc7d",
+    ),
+    "vowels train": (
+        "a5953697bbdd5c0aaaf0eeb86901b202be181a7bbf9c3a396ad0d2d1b24f9689",
+        "0b830e87ed98aa116bf28628199e5be9cd8febdd13d659dab87dd1c11aa1979f",
+    ),
+    "vowels test": (
+        "3c2b501aee736149818ab736af13bb87962d587510f4c0eddb10defde84e93d1",
+        "65c61ecc1d36adc78bfca5d035304c5aa81ca610c1962e7be625b2cb74f65833",
+    ),
+    "fashion train": (
+        "5b52e021656f8a69d4fb0f45f99cd5be355881667f529e85624760e4d24109e8",
+        "856615f0b39070d025a880cfe4e46e56e6af946cc42dfe5e0746a20edb525b7e",
+    ),
+    "fashion test": (
+        "9cb30da854a18ab15a507c71b338b8907f46e6962a1612a246b4abbd904ce8df",
+        "cc6d5fc84b712b5341f99f60f719c02808ce31cd225242985cca0fc25b71c4b7",
+    ),
+}
+
+
+def hashes(part):
+    return fingerprint(part.x), fingerprint(part.y)
+
+
+def test_diabetes_is_the_table_of_the_paper():
+    table = diabetes()
+    assert table.x.shape == (442, 10)
+    assert table.names == ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+    assert hashes(table) == HASHES["diabetes"]
+
+
+def test_diabetes_scaled_is_what_scikit_learn_returns():
+    table, theirs = diabetes(), load_diabetes()
+    ours = standardize(table.x) / np.sqrt(442)
+    np.testing.assert_allclose(ours, theirs.data, atol=1e-12)
+    np.testing.assert_array_equal(table.y, theirs.target)
+
+
+def test_digits_are_the_ones_expected():
+    images = digits()
+    assert images.x.shape == (1797, 8, 8)
+    assert set(np.unique(images.x)) == set(range(17))
+    assert hashes(images) == HASHES["digits"]
+
+
+def test_vowels_have_the_published_split_and_speakers():
+    train, test = japanese_vowels()
+    assert train.x.shape == (270, 29, 12)
+    assert test.x.shape == (370, 29, 12)
+    assert train.mask.dtype == bool
+    assert np.bincount(train.y).tolist() == [30] * 9
+    assert np.bincount(test.y).tolist() == [31, 35, 88, 44, 29, 24, 40, 50, 29]
+    assert hashes(train) == HASHES["vowels train"]
+    assert hashes(test) == HASHES["vowels test"]
+
+
+def test_vowels_are_real_first_and_zero_after():
+    for part in japanese_vowels():
+        steps = part.mask.sum(axis=1)
+        assert steps.min() == 7
+        assert not np.diff(part.mask.astype(int), axis=1).max() > 0
+        assert np.all(part.x[~part.mask] == 0)
+        assert np.all(np.any(part.x[part.mask] != 0, axis=-1))
+
+
+def test_vowels_start_with_the_numbers_in_the_file():
+    train, _ = japanese_vowels()
+    np.testing.assert_array_equal(train.x[0, :3, 0], [1.860936, 1.891651, 1.939205])
+    np.testing.assert_array_equal(train.x[0, :2, 1], [-0.207383, -0.193249])
+
+
+def test_reading_the_vowels_does_not_import_aeon():
+    code = (
+        "import sys; from aimodels.datasets import japanese_vowels; japanese_vowels();"
+        "bad = {'aeon', 'keras', 'tensorflow', 'sklearn'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_fashion_mnist_has_the_published_counts_and_hashes():
+    train, test = fashion_mnist()
+    assert np.bincount(train.y).tolist() == [6000] * 10
+    assert np.bincount(test.y).tolist() == [1000] * 10
+    assert hashes(train) == HASHES["fashion train"]
+    assert hashes(test) == HASHES["fashion test"]
+
+
+def test_fashion_mnist_is_what_keras_loads(tmp_path, monkeypatch):
+    keras = pytest.importorskip("keras")
+    if not datasets.DEBIAN_FASHION.exists():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    cache = tmp_path / "datasets" / "fashion-mnist"
+    cache.mkdir(parents=True)
+    for file in datasets.DEBIAN_FASHION.iterdir():
+        (cache / file.name).symlink_to(file)
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    theirs = keras.datasets.fashion_mnist.load_data()
+    for ours, (x, y) in zip(fashion_mnist(), theirs, strict=True):
+        np.testing.assert_array_equal(ours.x, x)
+        np.testing.assert_array_equal(ours.y, y)
+
+
+def test_keras_cache_is_read_before_debians_folder(tmp_path, monkeypatch):
+    cache = tmp_path / "datasets" / "fashion-mnist"
+    cache.mkdir(parents=True)
+    pictures = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    for part in ("train", "t10k"):
+        head = bytes([0, 0, 8, 3]) + np.array(pictures.shape, dtype=">u4").tobytes()
+        images = gzip.compress(head + pictures.tobytes())
+        (cache / f"{part}-images-idx3-ubyte.gz").write_bytes(images)
+        labels = gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]))
+        (cache / f"{part}-labels-idx1-ubyte.gz").write_bytes(labels)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    train, test = fashion_mnist()
+    np.testing.assert_array_equal(train.x, pictures)
+    assert test.y.tolist() == [7, 9]
+
+
+def test_fashion_mnist_says_what_to_install_when_absent(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="run: apt install dataset-fashion-mnist"):
+        fashion_mnist()
+
+
+@pytest.mark.parametrize(
+    ("missing", "load", "words"),
+    [
+        ("sklearn", diabetes, "run: pip install scikit-learn"),
+        ("sklearn", digits, "run: pip install scikit-learn"),
+        ("sklearn", lambda: photograph("china"), "run: pip install scikit-learn"),
+        ("PIL", lambda: photograph("china"), "run: pip install pillow"),
+        ("aeon", japanese_vowels, "run: pip install --no-deps aeon==1.6.0"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_command(monkeypatch, missing, load, words):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ModuleNotFoundError, match=words):
+        load()
+
+
+def test_another_aeon_without_the_vowels_is_answered_with_the_version(tmp_path, monkeypatch):
+    (tmp_path / "aeon").mkdir()
+    (tmp_path / "aeon" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no Japanese vowels; run: .* aeon==1\.6\.0"):
+        japanese_vowels()
+
+
+@pytest.mark.parametrize("name", ["china", "flower"])
+def test_a_photograph_has_three_colours(name):
+    picture = photograph(name)
+    assert picture.shape == (427, 640, 3)
+    assert picture.dtype == np.uint8
+    assert picture.max() > 250
+
+
+def test_an_unknown_photograph_is_refused():
+    with pytest.raises(ValueError, match="name is 'cat'; allowed are 'china' and 'flower'"):
+        photograph("cat")
+
+
+def test_a_fingerprint_depends_on_values_shape_and_type_only():
+    a = np.arange(6.0).reshape(2, 3)
+    assert fingerprint(a) == fingerprint(np.asfortranarray(a))
+    assert fingerprint(a) == fingerprint(a.astype(">f8"))
+    assert fingerprint(a[:, ::2]) == fingerprint(a[:, ::2].copy())
+    different = [a + 1e-15, a.T, a.ravel(), a.astype("float32"), a.astype("int64"), a[:1]]
+    assert len({fingerprint(a), *map(fingerprint, different)}) == 7
+
+
+def test_a_fingerprint_is_the_hash_worked_by_hand():
+    expected = hashlib.sha256(b"u1(2,)" + bytes([3, 4])).hexdigest()
+    assert fingerprint(np.uint8([3, 4])) == expected
+
+
+@pytest.mark.parametrize(("samples", "test"), [(2, 1), (7, 6), (100, 20)])
+def test_split_gives_each_row_to_one_part(samples, test):
+    kept, held_out = split(samples, test, np.random.default_rng(3))
+    assert len(held_out) == test
+    assert sorted([*kept, *held_out]) == list(range(samples))
+
+
+def test_the_same_seed_gives_the_same_split():
+    one, other = (split(50, 10, np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(one[1], other[1])
+
+
+@pytest.mark.parametrize("test", [0, -1, 10, 11])
+def test_split_refuses_an_empty_part(test):
+    with pytest.raises(ValueError, match=f"test is {test}; allowed are 1 to 9 of 10 samples"):
+        split(10, test, np.random.default_rng(0))
+
+
+def test_standardized_columns_have_mean_zero_and_deviation_one():
+    x = diabetes().x
+    done = standardize(x)
+    np.testing.assert_allclose(done.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(done.std(axis=0), 1, rtol=1e-12)
+
+
+def test_held_out_rows_do_not_change_the_scale():
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    alone = standardize(x[:10])
+    train, test = standardize(x[:10], x[10:] * 1000)
+    np.testing.assert_array_equal(alone, train)
+    np.testing.assert_allclose(test, (x[10:] * 1000 - x[:10].mean(0)) / x[:10].std(0))
+
+
+def test_a_constant_column_is_only_shifted():
+    # Three times 0.1 does not add up to 0.3: the deviation comes out as 1e-17, not as 0.
+    train, test = standardize(np.full((3, 1), 0.1), np.array([[0.6]]))
+    np.testing.assert_allclose(train, 0, atol=1e-15)
+    np.testing.assert_allclose(test, 0.5)
+
+
+def test_one_row_is_standardized_to_zero():
+    np.testing.assert_array_equal(standardize(np.array([[4.0, -2.0]])), [[0.0, 0.0]])
+
+
+@pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((0, 3)), np.zeros((2, 2, 2))])
+def test_standardize_refuses_what_is_not_a_table(bad):
+    with pytest.raises(ValueError, match=r"train has shape .*; allowed is \[N, D\]"):
+        standardize(bad)

@@ -1,0 +1,1 @@
+"""The handbook's own machinery: site, page model, runner, recorder and checks."""
