@@ -32,7 +32,7 @@ best = weights[shown].argsort()[::-1][:5]
 figure, axes = plt.subplots(1, 6, figsize=(6.4, 1.6))
 for axis, place in zip(axes, [1500 + shown, *best], strict=True):
     axis.imshow(images[place], cmap="Blues")
-    axis.set(xticks=[], yticks=[])
+    axis.set_axis_off()
 axes[0].set_title("query")
 for axis, place in zip(axes[1:], best, strict=True):
     axis.set_title(f"{weights[shown, place]:.2f}")
@@ -92,13 +92,11 @@ for width in widths:
         variance[name, width] = scores.var()
         slope[name, width] = 1 - (weights**2).sum(-1).mean()  # (2)!
         ranked[name, width] = -np.sort(-weights).mean(0)
+print("   F  score      variance  slope")
 for width in (1, 64, 1024):
     for name in ("q·k", "q·k / √F"):
-        print(
-            f"F = {width:4}  {name:8}"
-            f"  variance {variance[name, width]:7.1f}"
-            f"  slope {slope[name, width]:.2f}"
-        )
+        numbers = variance[name, width], slope[name, width]
+        print(f"{width:4}  {name:9}", "{:9.1f}  {:5.2f}".format(*numbers))
 
 figure, axes = plt.subplots(1, 2)
 for name in ("q·k", "q·k / √F"):
@@ -175,12 +173,16 @@ def network(attends, classes):
     return keras.Model([steps, mask], logits)
 
 
+# --8<-- [end:network]
+
+
+# --8<-- [start:contest]
 def contest(data, classes, epochs):
     keras.utils.set_random_seed(0)
     both = [network(a, classes) for a in (False, True) for _ in range(3)]
     inputs = both[0].inputs
     logits = [one(inputs) for one in both]
-    model = keras.Model(inputs, ops.stack(logits, axis=1))  # (3)!
+    model = keras.Model(inputs, ops.stack(logits, axis=1))  # (1)!
     model.compile(
         keras.optimizers.Adam(0.01),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -206,14 +208,12 @@ def report(both, data):
     right = [(answers(one, x, mask) == y).mean() for one in both]
     for name, three in [("each step alone", 0), ("attention", 3)]:
         scores = right[three : three + 3]
-        print(
-            f"{name:15} {both[three].count_params()} parameters, right:"
-            f" {min(scores):.3f} to {max(scores):.3f},"
-            f" mean {np.mean(scores):.3f}"
-        )
+        print(f"{name}, {both[three].count_params()} parameters:")
+        low, mean, high = min(scores), np.mean(scores), max(scores)
+        print(f"  right {mean:.3f} ({low:.3f} to {high:.3f})")
 
 
-# --8<-- [end:network]
+# --8<-- [end:contest]
 
 # --8<-- [start:who]
 speakers = contest(voices, classes=9, epochs=20)
@@ -259,22 +259,27 @@ _, weights = judge.get_layer("read")(
     return_weights=True,
 )
 weights = np.array(weights)  # (1)!
-shown = np.flatnonzero(two)[0]
-steps = mask[shown].sum()
-seam = unheard[1][shown].sum() // 2  # (2)!
-across = weights[shown, :, :seam, seam:steps].sum(-1).mean(-1)
-print("the first voice reads the second:", across.round(2))
+seams = np.tile(unheard[1].sum(-1) // 2, 2)  # (2)!
+across = [
+    weights[i, :, :seam, seam:].sum(-1).mean() for i, seam in enumerate(seams)
+]
+print("share read across the seam")
+for name, rows in [("two voices", two == 1), ("one voice", two == 0)]:
+    print(f"  {name}: {np.array(across)[rows].mean():.2f}")
 
-figure, axes = plt.subplots(1, 4, sharey=True, figsize=(6.4, 2.2))
-for head, axis in enumerate(axes):
+shown = np.flatnonzero(two)[0]
+steps, seam = mask[shown].sum(), seams[shown]
+figure, axes = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(5.6, 5))
+for head, axis in enumerate(axes.flat):
     drawn = axis.imshow(
         weights[shown, head, :steps, :steps], vmin=0, vmax=1, cmap="Blues"
     )
     axis.axvline(seam - 0.5, color="C4")
     axis.axhline(seam - 0.5, color="C4")
-    axis.set(title=f"head {head + 1}", xlabel="key")
-axes[0].set_ylabel("query")
-figure.colorbar(drawn, ax=axes, shrink=0.8)
+    axis.set(title=f"head {head + 1}", yticks=[0, 5, 10])
+figure.supxlabel("key")
+figure.supylabel("query")
+figure.colorbar(drawn, ax=axes, shrink=0.6)
 # --8<-- [end:map]
 
 
@@ -390,11 +395,11 @@ for samples in (2, 5):
 # --8<-- [end:axes]
 
 # --8<-- [start:cost]
-heads, head = 16, 64
-print("   steps    weights per layer  in float16")
+heads = 16
+print(" steps            weights     float16")
 for steps in (512, 4096, 32768, 262144):
     weights = heads * steps * steps
-    print(f"{steps:8} {weights:20,} {2 * weights / 2**30:7.2f} GiB")
+    print(f"{steps:6} {weights:18,} {2 * weights / 2**30:7.2f} GiB")
 # --8<-- [end:cost]
 
 # --8<-- [start:solution-causal]

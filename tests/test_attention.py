@@ -289,6 +289,18 @@ def test_gradients_are_finite_where_all_is_masked(dtype):
         assert (numbers[0] == 0).all()
 
 
+def test_neither_nan_nor_infinity_arises_on_the_way():
+    arrays = [tf.constant(normal(seed, 2, 4, 3)) for seed in range(3)]
+    tf.debugging.enable_check_numerics()  # raises at the operation that makes one
+    try:
+        with tf.GradientTape() as tape:
+            tape.watch(arrays)
+            read, _ = scaled_dot_product_attention(*arrays, padding_mask([0, 2], 4))
+        tape.gradient(read, arrays)
+    finally:
+        tf.debugging.disable_check_numerics()
+
+
 # ---- numeric edges
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
@@ -117,19 +118,27 @@ def svg(figure: Figure, name: str, translation: dict[str, str] | None = None) ->
         name: prefix of every id, so that figures can share one page.
         translation: each word of the figure in the other language; None leaves them.
     """
-    changed: list[tuple[Text, str]] = []
-    for text in _texts(figure):
-        before = text.get_text()
-        if translation and before in translation:
-            changed.append((text, before))
-            text.set_text(translation[before])
+    changed: list[tuple[Callable[[Any], object], Any]] = []
+    known = translation or {}
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         # Glyphs come from the reader's fonts, not from this machine's.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+            # Drawing sets the labels of ticks anew, so they are not changed as texts.
+            labels = [text.get_text() for text in axis.get_ticklabels()]
+            if not known.keys().isdisjoint(labels):
+                changed.append((axis.set_major_locator, axis.get_major_locator()))
+                changed.append((axis.set_major_formatter, axis.get_major_formatter()))
+                axis.set_ticks(axis.get_ticklocs(), [known.get(word, word) for word in labels])
+        for text in _texts(figure):
+            before = text.get_text()
+            if before in known:
+                changed.append((text.set_text, before))
+                text.set_text(known[before])
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    for text, before in changed:
-        text.set_text(before)
+    for put_back, before in changed:
+        put_back(before)
     source = stream.getvalue()
     source = source[source.index("<svg") :]
     source = re.sub(r"<metadata>.*?</metadata>\s*", "", source, flags=re.DOTALL)

@@ -27,8 +27,9 @@ from tools import page as pages
 
 ROOT = pages.ROOT
 THREADS = 2
-# For a page whose front matter says nothing else: seconds, and GiB beyond the imported libraries.
-TIMEOUT = 90
+# For a page whose front matter says nothing else: seconds, many times what a page may take, since
+# machines differ and share their cores; and GiB beyond what the imported libraries map.
+TIMEOUT = 300
 MEMORY = 4
 DEVICES = ("cpu", "gpu")
 VERSIONED = ("numpy", "keras", "tensorflow")

@@ -61,6 +61,16 @@ def test_words_are_translated_and_put_back(figure):
     assert figures.words(figure) == ["training step", "loss"]
 
 
+def test_words_at_ticks_are_translated_and_put_back():
+    figure, axes = plt.subplots()
+    axes.barh([0, 1], [1, 2])
+    axes.set_yticks([0, 1], ["shirt", "coat"])
+    svg = figures.svg(figure, "page-name", {"shirt": "衬衫", "coat": "大衣"})
+    assert "衬衫" in svg
+    assert "shirt" not in svg
+    assert figures.words(figure) == ["shirt", "coat"]
+
+
 def test_the_svg_can_share_a_page_and_follows_its_colours(figure):
     svg = figures.svg(figure, "page-name")
     assert figures.INK not in svg
