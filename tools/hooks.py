@@ -116,6 +116,11 @@ def on_page_markdown(text: str, *, page: Page, config: MkDocsConfig, files: File
     return expand.render(path)
 
 
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Keep out of the search what stands at the head of every page."""
+    return re.sub(r'<p class="(?:notebook|to-review)"', r"\g<0> data-search-exclude", html)
+
+
 def _mend_script(files: Files, config: MkDocsConfig) -> None:
     script = _asset(files, r"assets/javascripts/bundle\.\w+\.min\.js")
     text = Path(script.abs_src_path).read_text("utf-8")

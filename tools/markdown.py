@@ -140,6 +140,13 @@ class Formulas(Treeprocessor):
 
 # --- Diagrams and figures ------------------------------------------------------------------------
 
+COORDINATES = re.compile(r'\s(?:d|x|y|points)="[^"]*"')
+FRACTION = re.compile(r"-?\d+\.\d{3,}(?:e-?\d+)?")
+
+
+def _hundredth(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+
 
 def diagram(
     source: str, language: str, class_name: str, options: dict, md: Markdown, **kwargs: Any
@@ -182,6 +189,8 @@ def figure(svg: str, alt: str, class_name: str, caption: str = "", prefix: str =
             svg = re.sub(
                 rf"(?<![\w-]){re.escape(start)}(?!{re.escape(prefix)})", start + prefix, svg
             )
+    # A hundredth of a point is not seen, but six digits are half the weight of a plot.
+    svg = COORDINATES.sub(lambda m: FRACTION.sub(_hundredth, m[0]), svg)
     opening = re.search(r"<svg\b[^>]*>", svg)
     box = re.search(r'viewBox="([^"]+)"', opening[0]) if opening else None
     if opening is None or box is None:
@@ -229,14 +238,19 @@ class Figures(Treeprocessor):
             return f"<p>{_broken(target)}</p>"
 
 
-class PlainCode(Postprocessor):
-    """Take from code the elements that change nothing: names, punctuation, operators, white space."""
+class Light(Postprocessor):
+    """Take from a page what changes nothing but its weight, and let the keyboard scroll code."""
 
-    MARKS = re.compile(r'<span class="(?:n|nn|o|p|w)">([^<]*)</span>')
+    HEADERLINK = re.compile(r'(<a class="headerlink" href="[^"]*") title=')
+    PLAIN = re.compile(r'<span class="(?:n|nn|o|p|w)">([^<]*)</span>')
 
     def run(self, text: str) -> str:
         """Return a page with a third of its elements gone."""
-        return self.MARKS.sub(r"\1", text)
+        # Material's script takes the tab stop away again from code that fits.
+        text = text.replace("<pre><span></span><code>", '<pre><span></span><code tabindex="0">')
+        # A title would have the script prepare a tooltip for each of them.
+        text = self.HEADERLINK.sub(r"\1 aria-label=", text)
+        return self.PLAIN.sub(r"\1", text)
 
 
 # --- Terms ---------------------------------------------------------------------------------------
@@ -380,7 +394,7 @@ class HandbookExtension(Extension):
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802 (its name in Python-Markdown)
         """Register the processors."""
-        md.postprocessors.register(PlainCode(md), "handbook-code", 5)
+        md.postprocessors.register(Light(md), "handbook-light", 5)
         md.treeprocessors.register(Formulas(md), "handbook-formulas", 17)
         md.treeprocessors.register(Figures(md), "handbook-figures", 16)
         md.treeprocessors.register(Terms(md, self.getConfig("language")), "handbook-terms", 15)

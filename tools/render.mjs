@@ -8,7 +8,7 @@ import katex from "katex";
 const SIZE = 14; // of a diagram's letters, in its own units, which the page shows as pixels
 const STYLE = {
   graphAttributes: { bgcolor: "transparent", pad: "0.04", nodesep: "0.3", ranksep: "0.4" },
-  nodeAttributes: { fontname: "Arial", fontsize: SIZE, shape: "box", style: "rounded", height: "0.42" },
+  nodeAttributes: { fontname: "Arial", fontsize: SIZE, shape: "box", style: "rounded", height: "0.42", margin: "0.16,0.06" },
   edgeAttributes: { fontname: "Arial", fontsize: SIZE - 1, arrowsize: "0.7" },
 };
 // Graphviz has no widths for letters beyond ASCII: it takes each of their bytes for a space, 0.28 em, so that a

@@ -14,15 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Playwright, Route, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Playwright,
+    sync_playwright,
+)
+
+from tools import site as builder
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-COLOURS = [
-    "color-contrast",
-    "link-in-text-block",
-]  # the rules whose result the colour scheme can change
+# The rules whose result the colour scheme can change.
+COLOURS = ["color-contrast", "link-in-text-block"]
 PHONE = {"width": 360, "height": 740}
 DESK = {"width": 1280, "height": 900}
 ARGUMENTS = [
@@ -33,6 +39,7 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing leaves this machine
 ]
 
 
@@ -138,33 +145,32 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Watch:
-    """A context of the browser that may reach the site alone, and what it saw."""
+    """A context of the browser, and what it saw."""
 
     context: BrowserContext
-    foreign: list[str] = field(default_factory=list)
+    base: str
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
+    @property
+    def foreign(self) -> list[str]:
+        """Return the requests to other hosts."""
+        return [url for url in self.requests if not url.startswith((self.base, "data:", "blob:"))]
+
 
 def watched(browser: Browser, base: str, **options: object) -> Watch:
-    """Open a context that records requests and complaints, and blocks other hosts."""
+    """Open a context that records requests and complaints."""
     context = browser.new_context(**{"viewport": DESK, "locale": "en-GB", **options})
     context.set_default_timeout(20_000)
-    watch = Watch(context)
-
-    def block(route: Route) -> None:
-        watch.foreign.append(route.request.url)
-        route.abort()
-
-    context.route(lambda url: not url.startswith((base, "data:", "blob:")), block)
+    watch = Watch(context, base)
     context.on("request", lambda request: watch.requests.append(request.url))
     context.on("weberror", lambda error: watch.complaints.append(str(error.error)))
-    context.on(
-        "console",
-        lambda message: (
-            watch.complaints.append(message.text) if message.type in ("error", "warning") else None
-        ),
-    )
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            watch.complaints.append(message.text)
+
+    context.on("console", listen)
     return watch
 
 
@@ -194,16 +200,14 @@ class Visit:
 
     foreign: list[str]
     complaints: list[str]
-    requests: list[str]
     violations: list[str]
     wide: list[str]
     formulas: dict
+    labels: list[str]
 
 
-# A page is measured as a whole and at rest, not in its parts in sight and on its way between two colours.
-STILL = (
-    "*, ::before, ::after { content-visibility: visible !important; transition: none !important; }"
-)
+# A page is measured at rest, not on its way between two colours.
+STILL = "*, ::before, ::after { transition: none !important; }"
 # What reaches past the right edge of a phone's screen, unless it can be scrolled in its own box.
 WIDE = """() => {
   const room = document.documentElement.clientWidth;
@@ -214,6 +218,11 @@ WIDE = """() => {
   }
   return [`${document.documentElement.scrollWidth} px`, ...names];
 }"""
+# The words of a diagram's nodes that reach over the line around them.
+LABELS = """() => [...document.querySelectorAll(".diagram .node")].flatMap((node) => {
+  const box = node.querySelector("path, polygon, ellipse").getBBox();
+  return [...node.querySelectorAll("text")].filter((t) => t.getBBox().width > box.width - 4).map((t) => t.textContent);
+})"""
 FORMULAS = """async () => {
   await document.fonts.ready;
   const box = (e) => { const { width, height } = e.getBoundingClientRect(); return width > 0 && height > 0; };
@@ -223,11 +232,12 @@ FORMULAS = """async () => {
     flat: shown.filter((e) => !box(e.querySelector(".katex-html"))).length,
     silent: shown.filter((e) => !e.querySelector(".katex-mathml math annotation")).length,
     fonts: [...document.fonts].filter((f) => f.family.startsWith("KaTeX") && f.status === "loaded").length,
+    files: performance.getEntriesByType("resource").map((e) => e.name).filter((name) => /\\.(woff2?|ttf)$/.test(name)),
     raw: [...document.querySelectorAll(".arithmatex, .katex-error, .broken")].map((e) => e.textContent),
   };
 }"""
 # What KaTeX draws is hidden from readers of the MathML beside it, inherits its colour, and is half of some pages.
-CHECK = """async (only) => (await axe.run({exclude: [[".katex-html"]]}, {runOnly: only, resultTypes: ["violations"]})).violations.map(
+CHECK = """async (only) => (await axe.run({exclude: [[".katex-html"]]}, {runOnly: only, preload: false, resultTypes: ["violations"]})).violations.map(
   (v) => `${v.id} (${v.nodes.length}): ` + v.nodes.slice(0, 3).map((n) => n.target.join(" ") + " "
     + [...n.any, ...n.all, ...n.none].map((c) => c.message).join("; ").slice(0, 160)).join(" | "))"""
 
@@ -236,24 +246,24 @@ CHECK = """async (only) => (await axe.run({exclude: [[".katex-html"]]}, {runOnly
 def visits(browser: Browser, base: str, pages: list[str]) -> dict[str, Visit]:
     """Visit every page, and the three pages for what is not there."""
     result = {}
+    builder.install()
     watch = watched(browser, base)
     axe = AXE.read_text("utf-8")
     tab = watch.context.new_page()
     for address in [*pages, "404.html", "en/404.html", "zh/404.html"]:
-        watch.foreign, watch.complaints, watch.requests = [], [], []
+        watch.complaints, watch.requests = [], []
         tab.set_viewport_size(DESK)
         tab.emulate_media(color_scheme="light")
         tab.goto(base + address)
         tab.add_style_tag(content=STILL)
         formulas = tab.evaluate(FORMULAS)
+        labels = tab.evaluate(LABELS)
         tab.evaluate(axe)
         violations = tab.evaluate(CHECK, RULES)
         tab.emulate_media(color_scheme="dark")
         violations += [f"dark: {line}" for line in tab.evaluate(CHECK, COLOURS)]
         tab.set_viewport_size(PHONE)
         wide = tab.evaluate(WIDE)
-        result[address] = Visit(
-            watch.foreign, watch.complaints, watch.requests, violations, wide, formulas
-        )
+        result[address] = Visit(watch.foreign, watch.complaints, violations, wide, formulas, labels)
     watch.context.close()
     return result
