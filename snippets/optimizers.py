@@ -369,6 +369,8 @@ for at in (3, 5, 7, 9):
 # --8<-- [end:chaos]
 
 # --8<-- [start:half]
+from keras.mixed_precision import Policy
+
 print("gradient  float64, 1e-7  float16, 1e-7  float16, 1e-8")
 for g in (1.0, 1e-2, 1e-3, 1e-4, 0.0):
     print(f"{g:8g}", end="")
@@ -378,6 +380,8 @@ for g in (1.0, 1e-2, 1e-3, 1e-4, 0.0):
             end, _ = adam(theta, theta + g, rate=0.01, epsilon=epsilon)
         print(f"{np.abs(end[0]):15.3f}", end="")
     print()
+print(f"smallest: {np.finfo('float16').smallest_subnormal:.0e};", end="")
+print(f" mixed_float16 keeps {Policy('mixed_float16').variable_dtype}")
 # --8<-- [end:half]
 
 # --8<-- [start:biases]
