@@ -16,6 +16,23 @@ same = correlate2d(x, x, padding="same")
 print("same:", relu(same + 1).astype(int).tolist())
 # --8<-- [end:element-wise]
 
+# --8<-- [start:sigmoid-of-three]
+from aimodels.activations import sigmoid, tanh
+
+x, weight, bias = np.array([1.0, 2.0, 3.0]), 1, 0
+print("sigmoid:", sigmoid(weight * x + bias).round(3))
+print("1 - 2^-x:", 1 - 2.0**-x)  # (1)!
+
+hidden = np.array([0.5, 0.5])
+try:
+    x + hidden
+except ValueError as reason:
+    print("x + hidden:", reason)
+w, u = np.ones((3, 2)), np.ones((2, 2))
+print("x w + hidden u has shape", (x @ w + hidden @ u).shape)
+print("the new state, too:", tanh(x @ w + hidden @ u).shape)
+# --8<-- [end:sigmoid-of-three]
+
 # --8<-- [start:three-readings]
 from aimodels.attention import scaled_dot_product_attention
 
