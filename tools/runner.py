@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -161,9 +162,12 @@ class Runner:
             process.start()
             theirs.close()
             run = Run(name, self.device, [])
-            current, failed = _collect(mine, run, time.monotonic() + timeout + 30)
-            if failed:
-                process.kill()
+            failed = True
+            try:
+                current, failed = _collect(mine, run, time.monotonic() + timeout + 30)
+            finally:
+                if failed:  # also when the runner itself is interrupted
+                    process.kill()
             process.join(30)
             if failed and run.error is None:
                 run.results.append(Result(current, error=_death(process.exitcode, folder, order)))
@@ -217,6 +221,7 @@ def _death(exitcode: int | None, folder: str, order: dict) -> str:
 
 def _child(order: dict, connection: Connection) -> None:
     """Run all sections of one page; this is the whole life of the child process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides, and kills
     sys.dont_write_bytecode = True
     folder = Path(order["folder"])
     os.chdir(folder)

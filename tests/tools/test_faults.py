@@ -135,25 +135,25 @@ def test_a_failing_snippet_leaves_the_recorded_files_as_they_were(handbook):
 
 
 def test_interrupting_record_leaves_the_old_files_whole(handbook):
-    handbook.change(SNIPPET, PLOT, f"{PLOT}\nimport time; time.sleep(30)")
-    files = [
-        *(handbook.root / "docs/recorded").glob("tiny.*"),
-        *(handbook.root / "docs").glob("*/figures/tiny-*"),
-    ]
+    handbook.change(SNIPPET, PLOT, f"{PLOT}\nimport time; open('reached', 'w'); time.sleep(60)")
+    docs, scratch = handbook.root / "docs", handbook.root / "scratch"
+    files = [*(docs / "recorded").glob("tiny.*"), *docs.glob("*/figures/tiny-*")]
     before = {path: path.read_bytes() for path in files}
+    scratch.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "tools.record", "tiny"],
         cwd=handbook.root,
+        env={**os.environ, "TMPDIR": str(scratch)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    time.sleep(2)
+    while process.poll() is None and not [*scratch.glob("page-tiny-*/reached")]:
+        time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(20) != 0
+    assert process.wait(60) != 0
     assert {path: path.read_bytes() for path in files} == before
-    leftovers = [p.name for p in (handbook.root / "docs").rglob(".*") if p.is_file()]
-    assert leftovers == []
+    assert [path.name for path in docs.rglob(".*") if path.is_file()] == []
 
 
 def test_new_overwrites_nothing(handbook):
