@@ -35,6 +35,16 @@ axes[1].hist(table.y, bins=20, color="C1")
 axes[1].set(xlabel="progression after one year")
 # --8<-- [end:diabetes]
 
+# --8<-- [start:breast-cancer]
+from aimodels.datasets import breast_cancer
+
+masses = breast_cancer()
+print(masses.x.shape, np.bincount(masses.y))  # (1)!
+for column in (0, 10, 20):
+    low, middle, high = np.percentile(masses.x[:, column], [0, 50, 100])
+    print(f"{masses.names[column]:12} {low:5.2f} {middle:5.2f} {high:5.2f}")
+# --8<-- [end:breast-cancer]
+
 # --8<-- [start:digits]
 from aimodels.datasets import digits
 
@@ -103,6 +113,8 @@ from aimodels.datasets import fingerprint
 arrays = {
     "diabetes x": table.x,
     "diabetes y": table.y,
+    "breast cancer x": masses.x,
+    "breast cancer y": masses.y,
     "digits x": handwriting.x,
     "digits y": handwriting.y,
     "vowels train x": speech_train.x,

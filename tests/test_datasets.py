@@ -7,10 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import load_breast_cancer, load_diabetes
 
 from aimodels import datasets
 from aimodels.datasets import (
+    breast_cancer,
     diabetes,
     digits,
     fashion_mnist,
@@ -25,6 +26,10 @@ HASHES = {
     "diabetes": (
         "fdc8d23b35497cf0bf2e50e7576854b23e9393811b93a0a72e47bbfa864cad04",
         "00d4469ae4185d6e06331c6013280ed70f289bdfc5081a946375909e27e858b4",
+    ),
+    "breast cancer": (
+        "3fcefac04d2f7a0a4adfd6e4342502d0b8e9570ec1cd6031dd16c5c9267b0331",
+        "4c5669a8e3b6a6f24836d9e34d97b5e3b0496b6524c0e88093462a992100dcd3",
     ),
     "digits": (
         "27a04a5e76cd4c15a369041ac94ca6f707cb0424b713632b122e907745dda9e0",
@@ -65,6 +70,17 @@ def test_diabetes_scaled_is_what_scikit_learn_returns():
     ours = standardize(table.x) / np.sqrt(442)
     np.testing.assert_allclose(ours, theirs.data, atol=1e-12)
     np.testing.assert_array_equal(table.y, theirs.target)
+
+
+def test_breast_cancer_has_the_published_counts_and_malignant_is_1():
+    table, theirs = breast_cancer(), load_breast_cancer()
+    assert table.x.shape == (569, 30)
+    assert np.bincount(table.y).tolist() == [357, 212]
+    assert theirs.target_names[1] == "benign"
+    np.testing.assert_array_equal(table.y == 1, theirs.target == 0)
+    assert table.names[:2] == ("mean radius", "mean texture")
+    assert table.x[table.y == 1, 0].mean() > table.x[table.y == 0, 0].mean()
+    assert hashes(table) == HASHES["breast cancer"]
 
 
 def test_digits_are_the_ones_expected():
@@ -159,6 +175,7 @@ def test_fashion_mnist_says_what_to_install_when_absent(tmp_path, monkeypatch):
     ("missing", "load", "words"),
     [
         ("sklearn", diabetes, "run: pip install scikit-learn"),
+        ("sklearn", breast_cancer, "run: pip install scikit-learn"),
         ("sklearn", digits, "run: pip install scikit-learn"),
         ("sklearn", lambda: photograph("china"), "run: pip install scikit-learn"),
         ("PIL", lambda: photograph("china"), "run: pip install pillow"),
