@@ -80,8 +80,9 @@ def _main() -> None:
         ours(x, x), peer(x, x)
         step = training(ours, x)
         ratios = compare(step, training(peer, x), rounds)
-        # Four projections of width × width and two products of steps × steps; backward costs twice.
-        work = 3 * (4 * 2 * batch * steps * width**2 + 2 * 2 * batch * steps**2 * width)
+        # Projections of width × width: four forward, five backward, since the input needs no
+        # gradient; products of steps × steps: two forward, four backward.
+        work = 2 * batch * steps * width * (9 * width + 6 * steps)
         share = work / seconds(step, 5) / peak
         name = f"attention B={batch} T={steps} D={width} H={heads}"
         print(
