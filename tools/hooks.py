@@ -12,7 +12,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from tools import expand, markdown, notebook
+from tools import expand, layout, markdown, notebook
 from tools import page as pages
 from tools.page import ROOT
 
@@ -79,7 +79,7 @@ def _navigation(items: list, groups: dict[str, str]) -> list:
 def modules() -> list[str]:
     """Return the modules of `aimodels`, in reading order where the navigation has a page."""
     names = {path.stem for path in (ROOT / "aimodels").glob("*.py")} - {"__init__"}
-    order = re.findall(r"^\s*- (\w+)\.md$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    order = [name for _, name in layout.navigation()]
     return sorted(
         names, key=lambda name: (order.index(name) if name in order else len(order), name)
     )
@@ -111,7 +111,7 @@ def on_page_markdown(text: str, *, page: Page, config: MkDocsConfig, files: File
     path = Path(page.file.abs_src_path)
     markdown.Source.path = path
     # The page that explains something comes before those that mention it.
-    if path.stem not in modules():
+    if not (ROOT / "aimodels" / f"{path.stem}.py").exists():
         page.meta.setdefault("search", {"boost": 0.5})
     return expand.render(path)
 
