@@ -149,6 +149,13 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def corpus(session: nox.Session) -> None:
+    """Freeze the handbook's prose anew for its language models; then record their pages again."""
+    run = environment(session, "site")
+    run("python", "-m", "tools.corpus")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Compare the speed of our layers with Keras' own in one run; prints ratios with spread."""
     run = environment(session, "tests", "data")

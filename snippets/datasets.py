@@ -107,6 +107,19 @@ for axis, name in zip(axes, ("china", "flower"), strict=True):
     axis.axis("off")
 # --8<-- [end:photographs]
 
+# --8<-- [start:handbook]
+from aimodels.datasets import handbook
+
+text = handbook()
+print(len(text), "sections of", len({part.page for part in text}), "pages")
+for language in ("en", "zh"):
+    words = "\n".join(getattr(part, language) for part in text)
+    print(language, len(words), "characters,", len(words.encode()), "bytes")
+one = next(part for part in text if part.section == "problem")
+print(one.en.splitlines()[1])  # (1)!
+print(one.zh.splitlines()[1])
+# --8<-- [end:handbook]
+
 # --8<-- [start:fingerprints]
 from aimodels.datasets import fingerprint
 
@@ -125,6 +138,8 @@ arrays = {
     "fashion train y": clothes_train.y,
     "fashion test x": clothes_test.x,
     "fashion test y": clothes_test.y,
+    "handbook en": np.frombuffer("".join(t.en for t in text).encode(), "u1"),
+    "handbook zh": np.frombuffer("".join(t.zh for t in text).encode(), "u1"),
 }
 for name, array in arrays.items():
     print(f"{name:16}{len(array):6}  {fingerprint(array)[:12]}")

@@ -16,6 +16,7 @@ from aimodels.datasets import (
     digits,
     fashion_mnist,
     fingerprint,
+    handbook,
     japanese_vowels,
     photograph,
     split,
@@ -52,6 +53,8 @@ HASHES = {
         "cc6d5fc84b712b5341f99f60f719c02808ce31cd225242985cca0fc25b71c4b7",
     ),
 }
+
+HANDBOOK = "fcf4a9a27a0f576f341f78163e0fc2a64874711aa822ad960ee6002e9ea639ce"
 
 
 def hashes(part):
@@ -207,6 +210,14 @@ def test_a_photograph_has_three_colours(name):
 def test_an_unknown_photograph_is_refused():
     with pytest.raises(ValueError, match="name is 'cat'; allowed are 'china' and 'flower'"):
         photograph("cat")
+
+
+def test_the_handbook_is_the_frozen_text_in_both_languages():
+    text = handbook()
+    joined = "".join(part.en + part.zh for part in text).encode()
+    assert hashlib.sha256(joined).hexdigest() == HANDBOOK
+    assert all(part.en and part.zh for part in text)
+    assert len({(part.page, part.section) for part in text}) == len(text)
 
 
 def test_a_fingerprint_depends_on_values_shape_and_type_only():
