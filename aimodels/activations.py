@@ -2,22 +2,18 @@
 
 Axes: D entries of a row. All but softmax act on each number alone and keep shape and precision.
 Past 1000 in size every curve is flat or straight to the last bit, so exponents are cut there.
+Sigmoid and softmax are those of logistic regression; here are their derivatives.
 """
 
 import math
 
 import numpy as np
 
+from aimodels.logistic import sigmoid, softmax
+
 CUT = 1000.0
 CUBIC = 0.044715  # of GELU's tanh form
 _erfc = np.frompyfunc(math.erfc, 1, 1)  # NumPy has no error function
-
-
-def sigmoid(x):
-    """Return 1 / (1 + e⁻ˣ), from 0 to 1; the exponential is only taken of numbers below 0."""
-    x = _real(x)
-    small = np.exp(-np.abs(x))
-    return np.where(x < 0, small, 1) / (1 + small)
 
 
 def sigmoid_derivative(x):
@@ -97,41 +93,20 @@ def silu_derivative(x):
     return sigmoid(x) * (1 + x * sigmoid(-x))
 
 
-def softmax(x):
-    """Return positive numbers with sum 1 in proportion to eˣ along the last axis.
-
-    Args:
-        x: `[..., D]`; -inf gives an entry of 0. Each row needs a finite number and no inf.
-
-    Returns:
-        `[..., D]`; rows sum to 1. A constant added to a row changes nothing.
-    """
-    x = _real(x)
-    if x.ndim == 0 or x.shape[-1] == 0:
-        raise ValueError(f"x has shape {x.shape}; allowed is [..., D] with D at least 1")
-    largest = x.max(axis=-1, keepdims=True)
-    if not np.isfinite(largest).all():
-        worst = largest[~np.isfinite(largest)][0]
-        raise ValueError(f"x has a row whose largest entry is {worst}; allowed is a finite number")
-    with np.errstate(over="ignore"):  # a gap wider than the largest number counts as infinite
-        raised = np.exp(x - largest)
-    return raised / raised.sum(axis=-1, keepdims=True)
-
-
-def softmax_jacobian(x):
-    """Return the derivative of softmax entry j by input l, `[..., D, D]`; rows sum to 0."""
-    p = softmax(x)
+def softmax_jacobian(z):
+    """Return the derivative of softmax entry j by input l, `[..., K, K]`; rows sum to 0."""
+    p = softmax(z)
     return p[..., :, None] * (np.eye(p.shape[-1], dtype=p.dtype) - p[..., None, :])
 
 
-def softmax_product(x, v):
-    """Return the Jacobian of softmax at x times v, both `[..., D]`, without building it.
+def softmax_product(z, v):
+    """Return the Jacobian of softmax at z times v, both `[..., K]`, without building it.
 
     The Jacobian is symmetric, so this is also v times the Jacobian, as backpropagation needs it.
     """
-    p, v = softmax(x), _real(v)
+    p, v = softmax(z), _real(v)
     if v.shape != p.shape:
-        raise ValueError(f"v has shape {v.shape}; allowed is that of x, {p.shape}")
+        raise ValueError(f"v has shape {v.shape}; allowed is that of z, {p.shape}")
     return p * (v - (p * v).sum(axis=-1, keepdims=True))
 
 

@@ -1,6 +1,7 @@
 """Logistic and softmax regression: the logarithm of the odds is a weighted sum.
 
 Axes: B rows (samples), D features, K classes. Logits `z` are scores before sigmoid or softmax.
+An infinite logit is a sure one; losses and fits need finite ones.
 """
 
 import numpy as np
@@ -9,10 +10,13 @@ from aimodels.linear import predict
 
 
 def sigmoid(z):
-    """Return `1 / (1 + e⁻ᶻ)`, any shape, from 0 to 1, without overflow."""
-    z = _finite("z", z)
+    """Return 1 / (1 + e⁻ᶻ), from 0 to 1; the exponential is only taken of numbers below 0.
+
+    Shape and precision are those of `z`. Infinite logits are sure: 0 or 1. NaN stays NaN.
+    """
+    z = _real("z", z)
     small = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1.0, small) / (1 + small)
+    return np.where(z < 0, small, 1) / (1 + small)
 
 
 def log_sum_exp(z):
@@ -37,8 +41,25 @@ def log_sum_exp(z):
 
 
 def softmax(z):
-    """Return `exp(z) / sum(exp(z))` of each row of logits, `[..., K]`: from 0 to 1, with sum 1."""
-    return np.exp(z - np.expand_dims(log_sum_exp(z), -1))
+    """Return positive numbers with sum 1 in proportion to eᶻ along the last axis.
+
+    Args:
+        z: `[..., K]`; -inf gives an entry of 0. Each row needs a finite number, no inf, no NaN.
+
+    Returns:
+        `[..., K]` in the precision of `z`; rows sum to 1. A constant added to a row changes
+        nothing.
+    """
+    z = _real("z", z)
+    if z.ndim == 0 or z.shape[-1] == 0:
+        raise ValueError(f"z has shape {z.shape}; allowed is [..., K] with K at least 1")
+    largest = z.max(axis=-1, keepdims=True)
+    if not np.isfinite(largest).all():
+        worst = largest[~np.isfinite(largest)][0]
+        raise ValueError(f"z has a row whose largest entry is {worst}; allowed is a finite number")
+    with np.errstate(over="ignore"):  # a gap wider than the largest number counts as infinite
+        raised = np.exp(z - largest)
+    return raised / raised.sum(axis=-1, keepdims=True)
 
 
 def binary_cross_entropy(z, y):
@@ -87,7 +108,7 @@ def gradient(x, y, weights, bias, strength=0.0):
         `[D]`, `1/B (xᵀ(p - y) + α weights)`, and a number, the mean of p - y.
     """
     x, y = _table(x, y, 2, strength)
-    error = sigmoid(predict(x, weights, bias)) - y
+    error = sigmoid(_finite("z", predict(x, weights, bias))) - y
     return (x.T @ error + strength * np.asarray(weights)) / len(y), np.mean(error)
 
 
@@ -96,7 +117,7 @@ def hessian(x, weights, bias, strength=0.0):
 
     At the minimum the inverse of B times it estimates the covariance of weights and bias.
     """
-    p = sigmoid(predict(x, weights, bias))
+    p = sigmoid(_finite("z", predict(x, weights, bias)))
     a = np.column_stack([x, np.ones(len(p))])
     ridge = np.diag([float(strength)] * (a.shape[1] - 1) + [0.0])  # none on the bias
     return ((a.T * (p * (1 - p))) @ a + ridge) / len(p)
@@ -172,6 +193,14 @@ def _derivatives(a, truth, theta, ridge):
             curve[:, k, :, j] = curve[:, j, :, k] = block
     slope = a.T @ (p - truth) + ridge * theta
     return slope / len(p), curve.reshape(theta.size, theta.size) / len(p)
+
+
+def _real(name, values):
+    """Return `values` as floating-point numbers of the precision that they have."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has dtype {values.dtype}; allowed are real numbers")
+    return values if values.dtype.kind == "f" else values.astype(float)
 
 
 def _finite(name, values):

@@ -265,11 +265,11 @@ def test_rows_of_softmax_do_not_see_each_other():
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (1.0, r"x has shape \(\); allowed is \[\.\.\., D\]"),
-        (np.zeros((3, 0)), r"x has shape \(3, 0\); allowed"),
-        ([[0.0, 1.0], [np.inf, 0.0]], "x has a row whose largest entry is inf"),
-        ([-np.inf, -np.inf], "x has a row whose largest entry is -inf"),
-        ([0.0, np.nan], "x has a row whose largest entry is nan"),
+        (1.0, r"z has shape \(\); allowed is \[\.\.\., K\]"),
+        (np.zeros((3, 0)), r"z has shape \(3, 0\); allowed"),
+        ([[0.0, 1.0], [np.inf, 0.0]], "z has a row whose largest entry is inf"),
+        ([-np.inf, -np.inf], "z has a row whose largest entry is -inf"),
+        ([0.0, np.nan], "z has a row whose largest entry is nan"),
     ],
 )
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_softmax_refuses_rows_without_an_answer(function, x, words):
 
 
 def test_softmax_product_needs_one_shape():
-    with pytest.raises(ValueError, match=r"v has shape \(2,\); allowed is that of x, \(3,\)"):
+    with pytest.raises(ValueError, match=r"v has shape \(2,\); allowed is that of z, \(3,\)"):
         softmax_product(np.zeros(3), np.zeros(2))
 
 
@@ -296,7 +296,7 @@ def test_a_leak_lies_between_0_and_1(function, slope):
 @pytest.mark.parametrize("bad", [np.array([1j]), np.array(["a"]), np.array([None])])
 def test_only_real_numbers_are_taken(name, bad):
     for function in (*CURVES[name][:2], softmax):
-        with pytest.raises(ValueError, match=r"x has dtype .*; allowed are real numbers"):
+        with pytest.raises(ValueError, match=r"[xz] has dtype .*; allowed are real numbers"):
             function(bad)
 
 
