@@ -113,6 +113,15 @@ def record(session: nox.Session) -> None:
 
 
 @nox.session
+def long(session: nox.Session) -> None:
+    """Record a page with its sections long-…, which no test run repeats: nox -s long -- gpt."""
+    names, options = pages(session)
+    run = environment(session, "tests", "data")
+    run("python", "-m", "tools.provide", "data")
+    run("python", "-m", "tools.record", "--long", *names, *options)
+
+
+@nox.session
 def review(session: nox.Session) -> None:
     """State that both languages of a page say the same now: nox -s review -- attention."""
     names, _ = pages(session)

@@ -73,6 +73,8 @@ def evaluate(example: Example) -> str | None:
         if block.kind != "code":
             again += f"\naccept:    nox -s record -- {name}    (when what it shows now is right)"
         return f"{where}\n{document.failures[block.line]}\n\n{again}"
+    if record.is_long(_section(block, name)) and block.kind != "code":
+        pytest.skip(f"a longer run recorded it: nox -s long -- {name}")
     if run.error is not None and _after(block, run, document.page):
         pytest.skip(f"blocked by section {run.error.section!r}")
     return None

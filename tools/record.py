@@ -1,6 +1,7 @@
 """Recorded outputs and figures: what they hold, how they are written, what they must equal.
 
 `python -m tools.record NAME …` runs the snippets and accepts what they print and plot.
+Sections named `long-…` compute only with `--long`; else what is recorded of them stays.
 """
 
 from __future__ import annotations
@@ -23,6 +24,17 @@ snippet {snippet}
 versions {versions}
 device {device}
 """
+
+
+def is_long(section: str) -> bool:
+    """Whether a section takes too long for every test run: its name begins with `long-`."""
+    return section.startswith("long-")
+
+
+def _section_hash(name: str, section: str) -> str:
+    """Return the SHA-256 of a section's code, without the lines of other sections."""
+    code = next((s.code for s in pages.sections(name) if s.name == section), "")
+    return _sha(code)
 
 
 def snippet_hash(name: str) -> str:
@@ -76,37 +88,69 @@ def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def files(run: runner.Run) -> dict[Path, str]:
-    """Return the files that record a run, with their contents."""
+def long_runs(name: str) -> dict[str, str]:
+    """Return the line of the recorded file that says of each long section what made it."""
+    path = text_path(name)
+    text = path.read_text("utf-8") if path.exists() else ""
+    return {match[1]: match[0] for match in re.finditer(r"^(long-[\w-]+) .*$", text, re.MULTILINE)}
+
+
+def files(run: runner.Run, long: bool = False) -> dict[Path, str]:
+    """Return the files that record a run, with their contents.
+
+    Args:
+        run: what ran without an error.
+        long: whether its long sections computed; if not, what is recorded of them is kept.
+    """
+    printed = {r.section: r.printed for r in run.results}
+    lines, kept = {}, {}
+    if long:
+        versions = " ".join(f"{key} {value}" for key, value in run.versions.items())
+        lines = {
+            r.section: f"{r.section} {_section_hash(run.name, r.section)} {r.seconds:.0f} s "
+            f"{run.device} {versions}"
+            for r in run.results
+            if is_long(r.section)
+        }
+    elif text_path(run.name).exists():
+        names = {r.section for r in run.results}
+        lines = {key: line for key, line in long_runs(run.name).items() if key in names}
+        printed |= {key: outputs(run.name)[1].get(key, "") for key in lines}
+        kept = {key: f for key, f in figures(run.name)["figures"].items() if key in lines}
     head = HEADER.format(
         name=run.name,
         snippet=snippet_hash(run.name),
         versions=", ".join(f"{key} {value}" for key, value in run.versions.items()),
         device=run.device,
     )
+    head += "".join(f"{line}\n" for line in lines.values())
     parts = [
-        f"--8<-- [start:{r.section}]\n{r.printed.rstrip()}\n--8<-- [end:{r.section}]\n"
-        for r in run.results
-        if r.printed.strip()
+        f"--8<-- [start:{section}]\n{text.rstrip()}\n--8<-- [end:{section}]\n"
+        for section, text in printed.items()
+        if text.strip()
     ]
     result = {text_path(run.name): "\n".join([head, *parts])}
+    for section in kept:
+        for path in (figure_path(language, run.name, section) for language in pages.LANGUAGES):
+            result[path] = path.read_text("utf-8")
     drawn = [r for r in run.results if r.figure is not None]
     for entry in drawn:
         for language, svg in entry.svg.items():
             result[figure_path(language, run.name, entry.section)] = svg
-    if drawn:
+    fresh = {
+        r.section: {
+            "words": r.words,
+            "svg": {language: _sha(svg) for language, svg in r.svg.items()},
+            "axes": r.figure,
+        }
+        for r in drawn
+    }
+    if found := fresh | kept:
         recorded = {
             "snippet": snippet_hash(run.name),
             "versions": run.versions,
             "device": run.device,
-            "figures": {
-                r.section: {
-                    "words": r.words,
-                    "svg": {language: _sha(svg) for language, svg in r.svg.items()},
-                    "axes": r.figure,
-                }
-                for r in drawn
-            },
+            "figures": {r.section: found[r.section] for r in run.results if r.section in found},
         }
         result[data_path(run.name)] = _compact(recorded)
     return result
@@ -139,6 +183,15 @@ def stale(page: pages.Page) -> list[pages.Problem]:
         if section not in recorded:
             found.append(
                 pages.Problem(page.path, block.line, f"no recorded output {section!r}; {again}")
+            )
+    for section, line in long_runs(name).items():
+        if line.split()[1] != _section_hash(name, section):
+            found.append(
+                pages.Problem(
+                    text_path(name),
+                    1,
+                    f"section {section!r} was recorded with other code; run: nox -s long -- {name}",
+                )
             )
     drawn = figures(name)
     if drawn["figures"] and drawn["snippet"] != now:
@@ -217,7 +270,7 @@ def failures(page: pages.Page, run: runner.Run) -> dict[int, str]:
                 )
     for block in page.of("output"):
         result = results.get(block.attributes["section"])
-        if result is None or result.error:
+        if result is None or result.error or is_long(result.section):
             continue
         before = recorded.get(block.attributes["section"], "")
         if difference := compare.texts(before, result.printed, block.attributes.get("title", "")):
@@ -228,7 +281,7 @@ def failures(page: pages.Page, run: runner.Run) -> dict[int, str]:
         match = re.fullmatch(
             rf"figures/{re.escape(page.name)}-([\w-]+)\.svg", block.attributes["target"]
         )
-        if not match:
+        if not match or is_long(match[1]):
             continue
         result = results.get(match[1])
         if result is None:
@@ -256,12 +309,12 @@ def replace(contents: dict[Path, str], unwanted: list[Path]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-def record(names: list[str], device: str = "cpu") -> int:
+def record(names: list[str], device: str = "cpu", long: bool = False) -> int:
     """Run pages and accept what they print and plot; write nothing of a page that fails."""
     engine = runner.Runner(names, device)
     failed = 0
     for name in names:
-        run = engine.run(name, draw=True)
+        run = engine.run(name, draw=True, long=long)
         if run.error is not None:
             print(
                 f"{name}: section {run.error.section!r} failed; its recorded files stay as they were\n{run.error.error}\n",
@@ -269,7 +322,7 @@ def record(names: list[str], device: str = "cpu") -> int:
             )
             failed += 1
             continue
-        contents = files(run)
+        contents = files(run, long)
         before = [data_path(name)]
         before += [
             p
@@ -292,11 +345,12 @@ def _main() -> int:
     known = sorted(path.stem for path in pages.SNIPPETS.glob("*.py"))
     parser.add_argument("names", nargs="+", help="page names")
     parser.add_argument("--device", choices=runner.DEVICES, default="cpu")
+    parser.add_argument("--long", action="store_true", help="run the sections `long-…` too")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in known]
     if unknown:
         parser.error(f"no snippet for {', '.join(unknown)}; there are: {', '.join(known)}")
-    return record(options.names, options.device)
+    return record(options.names, options.device, options.long)
 
 
 if __name__ == "__main__":

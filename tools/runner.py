@@ -32,6 +32,7 @@ THREADS = 2
 # machines differ and share their cores; and GiB beyond what the imported libraries map.
 TIMEOUT = 300
 MEMORY = 4
+LONG = 6 * 3600  # seconds for `nox -s long`
 DEVICES = ("cpu", "gpu")
 VERSIONED = ("numpy", "keras", "tensorflow")
 
@@ -136,16 +137,18 @@ class Runner:
             preload += ["keras", "tensorflow"]
         self.context.set_forkserver_preload(preload)
 
-    def run(self, name: str, *, draw: bool = False) -> Run:
+    def run(self, name: str, *, draw: bool = False, long: bool = False) -> Run:
         """Run the snippet of a page.
 
         Args:
             name: the page's name.
             draw: make the SVG of each figure, in both languages, as well as its data.
+            long: set HANDBOOK_LONG, which sections named `long-…` ask for before they compute.
         """
         english = pages.load(pages.DOCS / "en" / f"{name}.md").meta if _exists("en", name) else {}
         chinese = pages.load(pages.DOCS / "zh" / f"{name}.md").meta if _exists("zh", name) else {}
-        timeout, memory = english.get("timeout", TIMEOUT), english.get("memory", MEMORY)
+        timeout = LONG if long else english.get("timeout", TIMEOUT)
+        memory = english.get("memory", MEMORY)
         todo = pages.sections(name)
         mine, theirs = self.context.Pipe(duplex=False)
         with tempfile.TemporaryDirectory(prefix=f"page-{name}-") as folder:
@@ -156,6 +159,7 @@ class Runner:
                 "folder": folder,
                 "timeout": timeout,
                 "memory": memory,
+                "long": long,
                 "words": chinese.get("figure_words", {}) if draw else None,
             }
             process = self.context.Process(target=_child, args=(order, theirs), daemon=True)
@@ -230,6 +234,9 @@ def _child(order: dict, connection: Connection) -> None:
     stuck = (folder / ".stuck").open("w", encoding="utf-8")
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
+    os.environ.pop("HANDBOOK_LONG", None)
+    if order["long"]:
+        os.environ["HANDBOOK_LONG"] = "1"
     _seed(order["device"])
     if order["device"] == "cpu":  # a GPU's driver maps more than any limit on addresses allows
         _limit_memory(order["memory"])
