@@ -61,7 +61,8 @@ class Scalar:
         """Return self to the power of a number."""
         if not isinstance(exponent, Real) or not math.isfinite(exponent):
             raise ValueError(f"exponent is {exponent!r}; allowed is a finite number, no Scalar")
-        if self.value < 0 and exponent != int(exponent):
+        exponent = float(exponent)
+        if self.value < 0 and not exponent.is_integer():
             raise ValueError(f"base is {self.value}; allowed is 0 or more for power {exponent}")
         try:
             slope = exponent * self.value ** (exponent - 1) if exponent else 0.0

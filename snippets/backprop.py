@@ -19,6 +19,10 @@ def softmax(z):
     return raised / raised.sum(axis=1, keepdims=True)
 
 
+def cross_entropy(z, truth):
+    return -np.mean(np.log((softmax(z) * truth).sum(axis=1)))
+
+
 def backward(x, truth, kept, w2):
     z1, h1, z2 = kept
     g2 = (softmax(z2) - truth) / len(x)  # (2)!
@@ -33,7 +37,7 @@ def backward(x, truth, kept, w2):
 
 kept = z1, h1, z2 = forward(x, w1, b1, w2, b2)
 print("z1", *z1, "  h1", *h1, "  p", *softmax(z2).round(9))
-print("loss", round(-np.mean(np.log((softmax(z2) * truth).sum(axis=1))), 3))
+print(f"loss {cross_entropy(z2, truth):.3f}")
 print("in eighths:")
 names = ("G2", "by W2", "by b2", "by h1", "G1", "by W1", "by b1")
 by_hand = backward(x, truth, kept, w2)
@@ -220,10 +224,8 @@ for units in (1, 4, 16, 64):
     print(f"{len(inputs):10} {edges:25,} {edges * len(inputs):19,}")
 # --8<-- [end:modes]
 
-# --8<-- [start:agreement]
-import tensorflow as tf
 
-
+# --8<-- [start:differences]
 def central_differences(loss, part, step=1e-5):
     slopes = np.empty_like(part)
     for place in np.ndindex(part.shape):
@@ -236,23 +238,22 @@ def central_differences(loss, part, step=1e-5):
     return slopes
 
 
-def plain_loss(x, truth, parts):
-    z = forward(x, *parts)[2]
-    top = z.max(axis=1)
-    sums = np.log(np.exp(z - top[:, None]).sum(axis=1)) + top
-    return np.mean(sums - (truth * z).sum(axis=1))
-
-
 def by_differences(x, truth, parts):
     found = []
     for n, part in enumerate(parts):
 
         def loss(moved, n=n):
-            return plain_loss(x, truth, [*parts[:n], moved, *parts[n + 1 :]])
+            changed = [*parts[:n], moved, *parts[n + 1 :]]
+            return cross_entropy(forward(x, *changed)[2], truth)
 
         found.append(central_differences(loss, part))
     return found
 
+
+# --8<-- [end:differences]
+
+# --8<-- [start:agreement]
+import tensorflow as tf
 
 rng = np.random.default_rng(0)
 worst = Counter()
@@ -285,9 +286,7 @@ for name, limit in (("tape", 1e-14), ("scalars", 1e-14), ("differences", 1e-9)):
     print(f"{name:11} largest difference below {limit}: {worst[name] < limit}")
 # --8<-- [end:agreement]
 
-# --8<-- [start:steps]
-import matplotlib.pyplot as plt
-
+# --8<-- [start:nearby]
 layers = mlp.initialize([64, 16, 10], np.random.default_rng(0), "tanh")
 batch = pixels[:32]
 _, pairs = mlp.loss_and_gradients(batch, table.y[:32], layers)
@@ -313,6 +312,11 @@ def complex_step(b, step):
     units = 1j * step * np.eye(16)
     return np.array([loss_at(b + unit).imag / step for unit in units])
 
+
+# --8<-- [end:nearby]
+
+# --8<-- [start:steps]
+import matplotlib.pyplot as plt
 
 b1 = np.zeros(16)
 steps = 10.0 ** np.arange(-15, 0.5, 0.5)
@@ -369,8 +373,7 @@ for name in ("summed", "not summed"):
     for _ in range(300):
         g = (softmax(np.zeros((32, 10)) + bias) - truth) / 32  # (1)!
         bias = bias - 2 * (g.sum(axis=0) if name == "summed" else g)
-    p = softmax(np.zeros((32, 10)) + bias)
-    loss = -np.mean(np.log((p * truth).sum(axis=1)))
+    loss = cross_entropy(np.zeros((32, 10)) + bias, truth)
     print(f"{name:10}  bias {bias.shape}  loss {loss:.2f}")
 try:
     pixels[:500] @ np.zeros((64, 10)) + bias
