@@ -337,8 +337,9 @@ for name, way in ways.items():
     axis.semilogx(steps, powers, "o-", ms=3, label=name)
     print(f"{name:16}  best step 1e{np.log10(steps[best]):+.1f}", end="  ")
     print(f"error 1e{powers[best]:+.1f}")
-axis.set(xlabel="step", ylabel="error, power of ten", ylim=(-17, 4))
-axis.legend()
+axis.set(xlabel="step", ylabel="error, power of ten", ylim=(-16, 2))
+axis.set_yticks([-15, -10, -5, 0])
+axis.legend(loc="lower left", bbox_to_anchor=(0, 0.08))
 # --8<-- [end:steps]
 
 
