@@ -289,7 +289,7 @@ for name, limit in (("tape", 1e-14), ("scalars", 1e-14), ("differences", 1e-9)):
 # --8<-- [start:nearby]
 layers = mlp.initialize([64, 16, 10], np.random.default_rng(0), "tanh")
 batch = pixels[:32]
-_, pairs = mlp.loss_and_gradients(batch, table.y[:32], layers)
+loss, pairs = mlp.loss_and_gradients(batch, table.y[:32], layers)
 exact = pairs[0][1]
 
 
@@ -329,6 +329,7 @@ ways = {
     "complex": lambda step: complex_step(b1, step),
 }
 size = np.linalg.norm(exact)
+print(f"loss {loss:.2f}, slopes of size {size / 4:.2f}")
 figure, axis = plt.subplots(figsize=(5.6, 3.4))
 for name, way in ways.items():
     errors = [np.linalg.norm(way(step) - exact) / size for step in steps]
@@ -362,9 +363,12 @@ print("by a", a.gradient, "instead of 36; by b", b.gradient, "instead of 45")
 # --8<-- [end:assign]
 
 # --8<-- [start:mean]
-print(f"mean, rate 0.2:    {tests[0]:.1f}")
-print(f"sum, rate 0.2:     {learn(0, mean=False)[0]:.1f}")
-print(f"sum, rate 0.2/32:  {learn(0, rate=0.2 / 32, mean=False)[0]:.1f}")
+runs = {"mean, rate 0.2": tests}
+for name, rate in (("sum, rate 0.2", 0.2), ("sum, rate 0.2/32", 0.2 / 32)):
+    runs[name] = [learn(seed, rate, mean=False)[0] for seed in range(5)]
+for name, found in runs.items():
+    mean, spread = np.mean(found), np.std(found)
+    print(f"{name:16}  test accuracy {mean:4.1f} ± {spread:.1f}")
 # --8<-- [end:mean]
 
 # --8<-- [start:bias]
