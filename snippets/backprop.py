@@ -36,8 +36,9 @@ def backward(x, truth, kept, w2):
 
 
 kept = z1, h1, z2 = forward(x, w1, b1, w2, b2)
-print("z1", *z1, "  h1", *h1, "  p", *softmax(z2).round(9))
-print(f"loss {cross_entropy(z2, truth):.3f}")
+for name, found in (("z1", z1), ("h1", h1), ("p", softmax(z2).round(9))):
+    print(f"{name:5}", *found)
+print(f"loss  {cross_entropy(z2, truth):.3f}")
 print("in eighths:")
 names = ("G2", "by W2", "by b2", "by h1", "G1", "by W1", "by b1")
 by_hand = backward(x, truth, kept, w2)
@@ -49,7 +50,7 @@ for name, gradient in zip(names, by_hand, strict=True):
 swapped = w2[:, ::-1]
 for last in (w2, swapped):
     by_h1 = backward(x, truth, (z1, h1, h1 @ last + b2), last)[3]
-    print("by h1, in eighths", *(8 * by_h1).round(9) + 0)
+    print("by h1", *(8 * by_h1).round(9) + 0)
 # --8<-- [end:hidden-loss]
 
 # --8<-- [start:scalar]
