@@ -137,7 +137,8 @@ class BytePairTokenizer:
                 all words of the texts have become single tokens.
             special: different names of special tokens.
         """
-        least = 256 + len(_different(special))
+        special = _different(special)
+        least = 256 + len(special)
         if not hasattr(size, "__index__") or size < least:
             raise ValueError(f"size must be a whole number from {least}, got {size!r}")
         if isinstance(texts, str):
@@ -241,8 +242,8 @@ def _checked(text):
 
 
 def _different(special):
-    names = [special] if isinstance(special, str) else list(special)
-    fit = all(isinstance(name, str) and name for name in names) and not isinstance(special, str)
-    if not fit or len(set(names)) < len(names):
+    names = [""] if isinstance(special, (str, int, float, type(None))) else list(special)
+    text = all(isinstance(name, str) and name for name in names)
+    if not text or len(set(names)) < len(names):
         raise ValueError(f"special must be different strings, none empty, got {special!r}")
     return [_checked(name) for name in names]
