@@ -47,8 +47,12 @@ def learn_merges(words, limit):
 
     Source: Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>, on bytes instead of characters.
     """
-    symbols, weight, left, right = [], [], [], []
-    count, where = Counter(), defaultdict(list)
+    symbols: list[int] = []  # one per byte of each word; -1 once merged away
+    weight: list[int] = []
+    left: list[int] = []  # the neighbours of a symbol, -1 at the end of its word
+    right: list[int] = []
+    count: Counter[tuple[int, int]] = Counter()
+    where: dict[tuple[int, int], list[int]] = defaultdict(list)
     for word, times in words.items():
         start, end = len(symbols), len(symbols) + len(word.encode())
         symbols += [BYTE_ID[byte] for byte in word.encode()]
@@ -62,7 +66,7 @@ def learn_merges(words, limit):
     heapq.heapify(queue)
     tokens = [bytes([byte]) for byte in BYTES]
     ids = {token: number for number, token in enumerate(tokens)}
-    merges = []
+    merges: dict[tuple[int, int], None] = {}
     while queue and len(ids) < limit:
         times, pair = heapq.heappop(queue)
         if -times != count[pair]:  # counts fall after they were queued
@@ -73,7 +77,7 @@ def learn_merges(words, limit):
         new = ids.setdefault(tokens[a] + tokens[b], len(ids))
         if new == len(tokens):
             tokens.append(tokens[a] + tokens[b])
-        merges.append(pair)
+        merges.setdefault(pair)
         grown = set()
         for i in sorted(where.pop(pair)):
             j = right[i]
@@ -96,7 +100,7 @@ def learn_merges(words, limit):
         for pair in grown:
             if count[pair]:  # some were made and merged away in this very pass
                 heapq.heappush(queue, (-count[pair], pair))
-    return merges
+    return list(merges)
 
 
 class BytePairTokenizer:
@@ -111,7 +115,8 @@ class BytePairTokenizer:
     def __init__(self, merges, special=()):
         """Take pairs as `learn_merges` returns them, and names such as `<|end|>`."""
         self.tokens = [bytes([byte]) for byte in BYTES]
-        self._rank, self._cache = {}, {}
+        self._rank: dict[tuple[int, int], tuple[int, int]] = {}  # pair: rank, id
+        self._cache: dict[str, list[int]] = {}
         ids = {token: number for number, token in enumerate(self.tokens)}
         for rank, pair in enumerate(map(tuple, merges)):
             known = len(pair) == 2 and all(i in range(len(self.tokens)) for i in pair)
@@ -143,7 +148,7 @@ class BytePairTokenizer:
             raise ValueError(f"size must be a whole number from {least}, got {size!r}")
         if isinstance(texts, str):
             raise ValueError("texts must be a collection of strings, got one string")
-        words = Counter()
+        words: Counter[str] = Counter()
         for text in texts:
             words.update(split_words(_checked(text)))
         return cls(learn_merges(words, size - least + 256), special)
