@@ -1,7 +1,7 @@
 """Byte-pair tokenizer: text to token ids and back, without loss, by merges of bytes.
 
 A token is a string of bytes. Its id: 0 to 255 for the bytes in the order of GPT-2, then one for
-each new token that merges make, then the special tokens.
+each merge, then the special tokens.
 """
 
 import heapq
@@ -32,18 +32,15 @@ def split_words(text):
     return re.findall(PATTERN, text)
 
 
-def learn_merges(words, limit):
-    """Return the pairs of ids to merge, most frequent first.
+def learn_merges(words, most):
+    """Return the pairs of ids to merge, in this order: the most frequent first.
 
-    Of equally frequent pairs the one with the smaller ids is merged. The same token can arise from
-    two different pairs; it has one id.
+    Of equally frequent pairs the one with the smaller ids is merged. The k-th merge, from 0, makes
+    the token 256 + k. Counts are updated where a merge happens, so time goes with the text's length.
 
     Args:
         words: a dict from each word to how often it occurs.
-        limit: the largest number of tokens, bytes included.
-
-    Returns:
-        A list of pairs. Shorter than asked for if all words have become single tokens.
+        most: the largest number of merges; there are fewer if all words become single tokens.
 
     Source: Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>, on bytes instead of characters.
     """
@@ -64,20 +61,16 @@ def learn_merges(words, limit):
             where[symbols[i], symbols[i + 1]].append(i)
     queue = [(-times, pair) for pair, times in count.items()]
     heapq.heapify(queue)
-    tokens = [bytes([byte]) for byte in BYTES]
-    ids = {token: number for number, token in enumerate(tokens)}
-    merges: dict[tuple[int, int], None] = {}
-    while queue and len(ids) < limit:
+    merges: list[tuple[int, int]] = []
+    while queue and len(merges) < most:
         times, pair = heapq.heappop(queue)
         if -times != count[pair]:  # counts fall after they were queued
             if count[pair] > 0:
                 heapq.heappush(queue, (-count[pair], pair))
             continue
         a, b = pair
-        new = ids.setdefault(tokens[a] + tokens[b], len(ids))
-        if new == len(tokens):
-            tokens.append(tokens[a] + tokens[b])
-        merges.setdefault(pair)
+        new = 256 + len(merges)
+        merges.append(pair)
         grown = set()
         for i in sorted(where.pop(pair)):
             j = right[i]
@@ -96,11 +89,10 @@ def learn_merges(words, limit):
                 grown.add((new, symbols[k]))
                 left[k] = i
             symbols[i], symbols[j], right[i] = new, -1, k
-        del count[pair]
         for pair in grown:
             if count[pair]:  # some were made and merged away in this very pass
                 heapq.heappush(queue, (-count[pair], pair))
-    return list(merges)
+    return merges
 
 
 class BytePairTokenizer:
@@ -115,18 +107,14 @@ class BytePairTokenizer:
     def __init__(self, merges, special=()):
         """Take pairs as `learn_merges` returns them, and names such as `<|end|>`."""
         self.tokens = [bytes([byte]) for byte in BYTES]
-        self._rank: dict[tuple[int, int], tuple[int, int]] = {}  # pair: rank, id
+        self._rank: dict[tuple[int, int], int] = {}
         self._cache: dict[str, list[int]] = {}
-        ids = {token: number for number, token in enumerate(self.tokens)}
         for rank, pair in enumerate(map(tuple, merges)):
             known = len(pair) == 2 and all(i in range(len(self.tokens)) for i in pair)
             if not known or pair in self._rank:
                 raise ValueError(f"merges must be new pairs of ids made before, got {pair}")
-            token = self.tokens[pair[0]] + self.tokens[pair[1]]
-            if token not in ids:
-                ids[token] = len(self.tokens)
-                self.tokens.append(token)
-            self._rank[pair] = rank, ids[token]
+            self.tokens.append(self.tokens[pair[0]] + self.tokens[pair[1]])
+            self._rank[pair] = rank
         self.merges = list(self._rank)
         names = _different(special)
         self.special = {name: len(self.tokens) + i for i, name in enumerate(names)}
@@ -151,7 +139,7 @@ class BytePairTokenizer:
         words: Counter[str] = Counter()
         for text in texts:
             words.update(split_words(_checked(text)))
-        return cls(learn_merges(words, size - least + 256), special)
+        return cls(learn_merges(words, size - least), special)
 
     def __len__(self):
         """Return how many ids there are."""
@@ -213,22 +201,21 @@ class BytePairTokenizer:
             return self._cache[word]
         ids = [BYTE_ID[byte] for byte in word.encode()]
         left, right = [*range(-1, len(ids) - 1)], [*range(1, len(ids)), -1]
-        queue = [
-            (*self._rank[p], i, p) for i, p in enumerate(itertools.pairwise(ids)) if p in self._rank
-        ]
+        pairs = enumerate(itertools.pairwise(ids))
+        queue = [(self._rank[pair], i, pair) for i, pair in pairs if pair in self._rank]
         heapq.heapify(queue)
         while queue:
-            _, new, i, pair = heapq.heappop(queue)
+            rank, i, pair = heapq.heappop(queue)
             j = right[i]
             if j < 0 or (ids[i], ids[j]) != pair:  # one of the two was merged since
                 continue
-            ids[i], ids[j], right[i] = new, -1, right[j]
+            ids[i], ids[j], right[i] = 256 + rank, -1, right[j]
             if right[i] >= 0:
                 left[right[i]] = i
             for first, second in ((left[i], i), (i, right[i])):
                 pair = ids[first], ids[second]
                 if min(first, second) >= 0 and pair in self._rank:
-                    heapq.heappush(queue, (*self._rank[pair], first, pair))
+                    heapq.heappush(queue, (self._rank[pair], first, pair))
         if len(self._cache) >= CACHED:
             self._cache.clear()
         self._cache[word] = [i for i in ids if i >= 0]
