@@ -185,8 +185,8 @@ for k, axis in enumerate(axes):
             )
     axis.set_xticks(sizes[::2], sizes[::2])
     axis.set(xlabel="vocabulary", ylim=(0, 5.2))
-axes[0].set_ylabel("characters per token")
-axes[1].set_ylabel("bytes per token")
+axes[0].set_title("characters per token")
+axes[1].set_title("bytes per token")
 axes[0].legend()
 # --8<-- [end:sizes]
 
@@ -361,8 +361,8 @@ for axis, curve in zip(axes, np.array(curves).T, strict=True):
     axis.semilogx(sizes, curve, "o-", base=2)
     axis.set_xticks(sizes[::2], sizes[::2])
     axis.set(xlabel="vocabulary", ylim=(0, None))
-axes[0].set_ylabel("perplexity per token")
-axes[1].set_ylabel("bits per byte")
+axes[0].set_title("perplexity per token")
+axes[1].set_title("bits per byte")
 # --8<-- [end:bits]
 
 # --8<-- [start:unused]
