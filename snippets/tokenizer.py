@@ -237,6 +237,7 @@ print("most often across:", [token for token, _ in crossing.most_common(4)])
 # --8<-- [start:odd]
 for text in ("2026", "20260", "3.14159", "    x = 1", "naïve", "😀", "龘"):
     print(f"{len(tokenizer.encode(text)):2}  {show(text)}")
+print("look alike:", show("é"), show("e\u0301"), show("12"), show("１２"))
 # --8<-- [end:odd]
 
 # --8<-- [start:peer]
