@@ -204,6 +204,28 @@ print(show("注意力", one["en"]))
 print(show("attention", one["zh"]))
 # --8<-- [end:languages]
 
+# --8<-- [start:thirds]
+texts = datasets.handbook()
+pages = sorted({text.page for text in texts})
+
+
+def cost(sources, language, out):
+    known = [getattr(t, s) for s in sources for t in texts if t.page not in out]
+    learned = BytePairTokenizer.train(known, 2048)
+    new = [getattr(text, language) for text in texts if text.page in out]
+    return sum(len(learned.encode(text)) for text in new)
+
+
+for foreign, language in [("en", "zh"), ("zh", "en")]:
+    ratios = [
+        cost([foreign], language, pages[third::3])
+        / cost(LANGUAGES, language, pages[third::3])
+        for third in range(3)
+    ]
+    print(f"{language} with a vocabulary of {foreign} alone: ", end="")
+    print(f"{min(ratios):.2f} to {max(ratios):.2f} times the tokens")
+# --8<-- [end:thirds]
+
 # --8<-- [start:segmentation]
 text = "注意力给每个键打一个得分。"
 print("jieba:", "|".join(jieba.lcut(text)))
