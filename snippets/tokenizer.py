@@ -222,8 +222,8 @@ for foreign, language in [("en", "zh"), ("zh", "en")]:
         / cost(LANGUAGES, language, pages[third::3])
         for third in range(3)
     ]
-    print(f"{language} with a vocabulary of {foreign} alone: ", end="")
-    print(f"{min(ratios):.2f} to {max(ratios):.2f} times the tokens")
+    print(f"{language} with tokens of {foreign}:", end=" ")
+    print(f"{min(ratios):.2f} to {max(ratios):.2f} times as many")
 # --8<-- [end:thirds]
 
 # --8<-- [start:segmentation]
