@@ -107,7 +107,7 @@ def train(step, batches, steps, start=0, after=None):
     """
     _whole("steps", steps)
     _whole("start", start)
-    source, values = iter(batches), []
+    source, values = iter(batches), list[tf.Tensor]()
     for number in range(start + 1, start + steps + 1):
         batch = next(source, None)
         if batch is None:
