@@ -31,12 +31,16 @@ def batches(arrays, size, seed, start=0):
         The same nest with `[B, ...]`; the rows of all its arrays stay together.
 
     Raises:
-        ValueError: no array, arrays of different lengths, or a number that is not allowed.
+        ValueError: no array, arrays of different lengths, NaN, or a number that is not allowed.
     """
     arrays = keras.tree.map_structure(np.asarray, arrays)
     lengths = {array.shape[:1] for array in keras.tree.flatten(arrays)}
     if len(lengths) != 1 or () in lengths:
         raise ValueError(f"arrays must share one first axis N; received {sorted(lengths)}")
+    for array in keras.tree.flatten(arrays):
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            row = np.argwhere(np.isnan(array))[0][0]
+            raise ValueError(f"arrays must hold no NaN; received one in sample {row}")
     ((samples,),) = lengths
     _whole("size", size, 1, samples)
     _whole("seed", seed)
@@ -65,8 +69,8 @@ def make_step(model, optimizer, loss, jit_compile=False):
 
     Returns:
         A `tf.function`. It returns the loss before the update: `loss`, plus what the layers add
-        (penalties, `add_loss`). NaN in, NaN out. It compiles anew for each new shape or type of x
-        and y, and for each new Python number in them.
+        (penalties, `add_loss`). Each new shape, type or Python number in x or y makes a new graph.
+        A NaN may not show in the loss: on a CPU, ReLU fused with a product makes 0 of it.
 
     Raises:
         ValueError: the model is not built; at the first step, a loss that is not one number.
@@ -93,7 +97,7 @@ def train(step, batches, steps, start=0, after=None):
 
     Args:
         step: function of x and y that returns the loss, as `make_step` makes it.
-        batches: an iterator of pairs (x, y); its next one belongs to step `start` + 1.
+        batches: an iterator of pairs (x, y), of which the first is for step `start` + 1.
         steps: how many to take now, 0 or more.
         start: how many were taken before, 0 or more.
         after: called as `after(number, loss)` after each step, from number `start` + 1; for a
