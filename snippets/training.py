@@ -310,6 +310,7 @@ model, _, step = make()
 values = train(step, plain, 20)
 print("losses:", *(f"{value:.1f}" for value in values[[0, 1, 9, 19]]))
 print("weights of that pixel:", model.get_weights()[0][300, :3])
+print("logits, eager:", model(valid_x[:1]).numpy()[0, :3])
 try:
     batches((broken, data[1]), 64, seed=0)
 except ValueError as error:
