@@ -63,7 +63,8 @@ def make_step(model, optimizer, loss, jit_compile=False):
 
     Args:
         model: a built Keras model. Freeze its layers before; a step keeps the variables it found.
-        optimizer: a Keras optimizer, with a scaled loss (`LossScaleOptimizer`) or without.
+        optimizer: a Keras optimizer. For mixed_float16 put it into a `LossScaleOptimizer`, which
+            `fit` does by itself.
         loss: function of the targets and the model's outputs that returns one number.
         jit_compile: whether XLA compiles the graph further.
 
