@@ -87,8 +87,8 @@ def unroll(x, weights, mask=None, state=None):
     return np.stack(hidden, axis=1)
 
 
-def backward(x, hidden, upstream, weights, mask=None, window=None):
-    """Return the gradients of a loss by back-propagation through time, in NumPy.
+def backward(x, hidden, upstream, weights, mask=None, *, window=None):
+    """Return the gradients of a loss by backpropagation through time, in NumPy.
 
     Args:
         x: `[B, T, D]`, as given to `unroll`.
@@ -98,7 +98,7 @@ def backward(x, hidden, upstream, weights, mask=None, window=None):
         weights: (W, R, b), as given to `unroll`.
         mask: boolean `[B, T]`, as given to `unroll`.
         window: cut the sequence into pieces of so many steps, and let no gradient pass from one
-            piece to the one before (truncated back-propagation); never cut if None.
+            piece to the one before (truncated backpropagation); never cut if None.
 
     Returns:
         Gradients: `kernel`, `recurrent` and `bias` as the weights, `x` `[B, T, D]`, and `hidden`

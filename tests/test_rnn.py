@@ -147,7 +147,7 @@ def test_its_gradients_equal_those_of_simple_rnn():
         close(a, b)
 
 
-# ---- back-propagation through time
+# ---- backpropagation through time
 
 
 @pytest.mark.parametrize("kind", MASKS)
@@ -205,7 +205,7 @@ def test_hidden_gradients_are_derivatives_by_the_state():
 def test_truncation_is_the_sum_over_the_pieces(window):
     x, weights, mask = normal(5, 3, 10, 3), weights_of(0, 3, 4), mask_of("random", 3, 10)
     hidden, upstream = unroll(x, weights, mask), normal(7, 3, 10, 4)
-    found = backward(x, hidden, upstream, weights, mask, window)
+    found = backward(x, hidden, upstream, weights, mask, window=window)
     pieces = []
     for start in range(0, 10, window):
         part = slice(start, start + window)
