@@ -204,7 +204,7 @@ for axis, when in zip(axes, ["at the start", "after training"], strict=True):
         low, high = three[:, 40].min(), three[:, 40].max()
         print(f"  {name:12} {low:.0e} to {high:.0e}")
         axis.semilogy(np.median(three, axis=0), label=name)
-    axis.set(title=when, xlabel="distance in steps", ylim=(1e-12, 100))
+    axis.set(title=when, xlabel="distance in steps", ylim=(1e-10, 10))
 axes[0].set_ylabel("size of the gradient")
 axes[1].legend()
 # --8<-- [end:reach]
@@ -273,8 +273,8 @@ for ours, theirs in [
     print(ours.__name__, "below 1e-5:", max(found) < 1e-5)
     axis.semilogy(found, "o", label=ours.__name__)
 axis.axhline(1e-5, color="C4", label="limit in the tests")
-axis.set(xlabel="trial", ylabel="relative difference", ylim=(1e-8, 3e-5))
-axis.legend()
+axis.set(xlabel="trial", ylabel="relative difference", ylim=(3e-9, 3e-5))
+axis.legend(loc="lower left")
 # --8<-- [end:peer]
 
 # --8<-- [start:forget]
