@@ -61,7 +61,7 @@ def scaled_dot_product_attention(query, key, value, mask=None):
         _check_mask("mask", mask, scores.shape)
         half = keras.backend.standardize_dtype(scores.dtype) == "float16"
         scores = ops.where(mask, scores, -6e4 if half else -1e30)  # finite: -inf - -inf is NaN
-    peak = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
+    peak = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True, initial=-math.inf))
     weights = ops.exp(scores - peak)  # at most 1, so that nothing overflows
     if mask is not None:
         weights = ops.where(mask, weights, 0.0)

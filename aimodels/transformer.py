@@ -200,7 +200,9 @@ class Block(keras.layers.Layer):
     ):
         """Attend, read the memory if there is one, feed forward."""
         if self.cross != (memory is not None):
-            wanted = "be given where cross is True" if self.cross else "be None: cross is False"
+            wanted = (
+                "be given where cross is True" if self.cross else "be None where cross is False"
+            )
             raise ValueError(f"memory must {wanted}")
         change = self.attend(
             self.enter(0, x),
