@@ -1,7 +1,8 @@
 """Attention: a weighted mean whose weights come from the data.
 
 Axes: B batch, Q queries, K keys, T steps, D width of the model, C width of the memory,
-H heads, F width of a head (D = H F). Rows are positions. A mask is True where reading is allowed.
+H heads, F width of a head (D = H F), M steps that a cache holds. Rows are positions.
+A mask is True where reading is allowed.
 """
 
 import math
@@ -60,7 +61,7 @@ def scaled_dot_product_attention(query, key, value, mask=None):
         _check_mask("mask", mask, scores.shape)
         half = keras.backend.standardize_dtype(scores.dtype) == "float16"
         scores = ops.where(mask, scores, -6e4 if half else -1e30)  # finite: -inf - -inf is NaN
-    peak = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
+    peak = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True, initial=-math.inf))
     weights = ops.exp(scores - peak)  # at most 1, so that nothing overflows
     if mask is not None:
         weights = ops.where(mask, weights, 0.0)
@@ -86,6 +87,46 @@ def padding_mask(lengths, steps):
     return ops.arange(steps, dtype=lengths.dtype)[None, None, :] < lengths[:, None, None]
 
 
+def update_cache(cache, key, value, index):
+    """Write new keys and values behind those of earlier steps.
+
+    Args:
+        cache: two tensors, keys and values, each `[B, H, M, F]`.
+        key: `[B, H, Q, F]`, of the steps `index` to `index + Q - 1`.
+        value: as `key`.
+        index: whole number, how many steps the cache holds already; it may be a tensor.
+
+    Returns:
+        The new cache, and a mask `[Q, M]` that lets each step read itself and those before it.
+        Where a compiled `index` leaves no room for Q steps, the new values are NaN.
+
+    Raises:
+        ValueError: a cache of another shape; an `index` known beforehand that leaves no room.
+    """
+    steps, size = key.shape[-2], cache[0].shape[-2]
+    for array in cache:
+        if len(array.shape) != 4 or (array.shape[1], array.shape[3]) != (
+            key.shape[1],
+            key.shape[3],
+        ):
+            raise ValueError(
+                f"cache must be two arrays [batch, {key.shape[1]}, steps, {key.shape[3]}];"
+                f" received one of {tuple(array.shape)}"
+            )
+    if isinstance(index, int) and not 0 <= index <= size - steps:
+        raise ValueError(
+            f"index must be 0 to {size - steps}, to write {steps} steps; received {index}"
+        )
+    index = ops.cast(index, "int32")
+    fits = (index >= 0) & (index + steps <= size)  # writing clips the index without a word
+    value = ops.where(fits, value, float("nan"))
+    cache = tuple(
+        ops.slice_update(old, (0, 0, index, 0), ops.cast(new, old.dtype))
+        for old, new in zip(cache, (key, value), strict=True)
+    )
+    return cache, ops.arange(size) <= index + ops.arange(steps)[:, None]
+
+
 @keras.saving.register_keras_serializable("aimodels")
 class MultiHeadAttention(keras.layers.Layer):
     """H attentions side by side, each on its own projection of width F = D / H.
@@ -99,10 +140,14 @@ class MultiHeadAttention(keras.layers.Layer):
         memory: `[B, K, C]`, the sequence that is read; the query itself if None.
         attention_mask: boolean, broadcast to `[B, Q, K]`; True lets a query read a key.
         return_weights: whether to return the weights `[B, H, Q, K]` as well.
+        cache: keys and values of earlier steps, see `update_cache`; then K is M, and each step
+            reads those before it and itself.
+        index: where in the cache the steps of `query` stand.
+        rotate: a function of `[B, H, T, F]` and positions `[T]`, applied to queries and keys.
 
     Returns:
-        `[B, Q, D]`, and the weights if asked for. A query that may read nothing gets the
-        bias of the last projection.
+        `[B, Q, D]`; then the weights if asked for, then the new cache if one was given. A query
+        that may read nothing gets the bias of the last projection.
 
     Raises:
         ValueError: heads below 1 or not dividing D; a query or memory whose rank is not 3; a
@@ -146,21 +191,42 @@ class MultiHeadAttention(keras.layers.Layer):
         x = ops.reshape(x, (batch, steps, self.heads, width // self.heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
-    def call(self, query, memory=None, attention_mask=None, return_weights=False):
+    def call(
+        self,
+        query,
+        memory=None,
+        attention_mask=None,
+        return_weights=False,
+        *,
+        cache=None,
+        index=None,
+        rotate=None,
+    ):
         """Project, attend in every head, put the heads side by side, project."""
         memory = query if memory is None else memory
+        if (cache is None) != (index is None):
+            raise ValueError("cache and index must be given together; received one of them")
+        queries = self.split(self.query(query))
+        keys, values = self.split(self.key(memory)), self.split(self.value(memory))
+        if rotate is not None:
+            positions = ops.arange(ops.shape(query)[1]) + (0 if index is None else index)
+            queries, keys = rotate(queries, positions), rotate(keys, positions)
+        if cache is not None:
+            cache, earlier = update_cache(cache, keys, values, index)
+            keys, values = cache
         if attention_mask is not None:
-            shape = (query.shape[0], query.shape[1], memory.shape[1])
+            shape = (query.shape[0], query.shape[1], keys.shape[2])
             _check_mask("attention_mask", attention_mask, shape)
+        if cache is not None:
+            attention_mask = earlier if attention_mask is None else attention_mask & earlier
+        if attention_mask is not None:
             attention_mask = ops.expand_dims(attention_mask, -3)  # the same for every head
-        read, weights = scaled_dot_product_attention(
-            self.split(self.query(query)),
-            self.split(self.key(memory)),
-            self.split(self.value(memory)),
-            attention_mask,
-        )  # [B, H, Q, F], [B, H, Q, K]
+        read, weights = scaled_dot_product_attention(queries, keys, values, attention_mask)
         output = self.merge(ops.reshape(ops.transpose(read, (0, 2, 1, 3)), ops.shape(query)))
-        return (output, weights) if return_weights else output
+        results = [output]  # [B, Q, D]; read is [B, H, Q, F], weights [B, H, Q, K]
+        results += [weights] if return_weights else []
+        results += [cache] if cache is not None else []
+        return tuple(results) if len(results) > 1 else output
 
     def get_config(self):
         """Return the arguments that make this layer again."""

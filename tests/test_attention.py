@@ -14,6 +14,7 @@ from aimodels.attention import (
     causal_mask,
     padding_mask,
     scaled_dot_product_attention,
+    update_cache,
 )
 
 SAVING = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -301,6 +302,67 @@ def test_neither_nan_nor_infinity_arises_on_the_way():
         tf.debugging.disable_check_numerics()
 
 
+# ---- a cache of keys and values
+
+
+def empty_cache(steps, dtype="float32"):
+    """Return a cache for two samples, two heads of width 4; what is not written yet is large."""
+    return (ops.full((2, 2, steps, 4), 1e3, dtype), ops.full((2, 2, steps, 4), -1e3, dtype))
+
+
+@pytest.mark.parametrize("cuts", [(1, 2, 3, 4, 5, 6), (4, 6), (6,)])
+def test_steps_read_with_a_cache_equal_those_read_at_once(cuts):
+    layer, x, cache = MultiHeadAttention(2), normal(0, 2, 6, 8), empty_cache(9)
+    wanted, weights = layer(x, attention_mask=causal_mask(6), return_weights=True)
+    for start, end in zip((0, *cuts), cuts, strict=False):
+        output, read, cache = layer(x[:, start:end], cache=cache, index=start, return_weights=True)
+        close(output, wanted[:, start:end])
+        close(read[..., :6], weights[:, :, start:end])
+        assert (np.asarray(read)[..., end:] == 0).all()
+    assert (np.asarray(cache[0])[:, :, 6:] == 1e3).all()
+
+
+def test_a_compiled_index_gives_the_same_numbers_and_nan_where_there_is_no_room():
+    layer, x = MultiHeadAttention(2), normal(0, 2, 6, 8)
+    wanted = layer(x, attention_mask=causal_mask(6))
+    step = tf.function(lambda x, cache, index: layer(x, cache=cache, index=index), jit_compile=True)
+    cache = empty_cache(6)
+    for index in range(0, 6, 2):
+        output, cache = step(x[:, index : index + 2], cache, tf.constant(index))
+        close(output, wanted[:, index : index + 2])
+    for index in (5, 6, -1):
+        assert np.isnan(step(x[:, :2], cache, tf.constant(index))[0]).all()
+
+
+def test_a_mask_and_a_cache_both_hide():
+    layer, x = MultiHeadAttention(2), normal(0, 2, 5, 8)
+    left = np.arange(5) >= np.array([[[2]], [[0]]])  # the first sample is padded on the left
+    wanted = layer(x, attention_mask=left & np.asarray(causal_mask(5)))
+    _, cache = layer(x[:, :3], cache=empty_cache(5), index=0, attention_mask=left)
+    output, cache = layer(x[:, 3:], cache=cache, index=3, attention_mask=left)
+    close(output, wanted[:, 3:])
+
+
+def test_half_precision_reads_a_cache():
+    layer, x = MultiHeadAttention(2, dtype="mixed_float16"), normal(0, 2, 3, 8)
+    output, cache = layer(x, cache=empty_cache(4), index=0)
+    assert [a.dtype.name for a in (output, *cache)] == ["float16"] * 3
+    close(output, layer(x, attention_mask=causal_mask(3)), 1e-2)
+
+
+def test_what_rotates_sees_queries_keys_and_their_positions():
+    seen = []
+
+    def rotate(x, positions):
+        seen.append((tuple(x.shape), np.asarray(positions).tolist()))
+        return x
+
+    layer, x = MultiHeadAttention(2), normal(0, 2, 3, 8)
+    close(layer(x, rotate=rotate), layer(x))
+    layer(x, cache=empty_cache(9), index=5, rotate=rotate)
+    assert seen == [((2, 2, 3, 4), [0, 1, 2])] * 2 + [((2, 2, 3, 4), [5, 6, 7])] * 2
+
+
 # ---- numeric edges
 
 
@@ -452,3 +514,30 @@ def test_the_layer_refuses_other_ranks():
 def test_the_layer_refuses_other_masks(mask, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         MultiHeadAttention(2)(ONE, attention_mask=mask)
+
+
+KEY = np.zeros((2, 2, 3, 4), "float32")  # [B, H, Q, F]
+
+
+@pytest.mark.parametrize(
+    ("cache", "index", "text"),
+    [
+        (
+            (KEY[0], KEY),
+            0,
+            "cache must be two arrays [batch, 2, steps, 4]; received one of (2, 3, 4)",
+        ),
+        ((KEY, KEY[..., :2]), 0, "cache must be two arrays [batch, 2, steps, 4]; received one of"),
+        ((KEY[:, :1], KEY), 0, "cache must be two arrays [batch, 2, steps, 4]; received one of"),
+        ((KEY, KEY), 1, "index must be 0 to 0, to write 3 steps; received 1"),
+        ((KEY, KEY), -1, "index must be 0 to 0, to write 3 steps; received -1"),
+    ],
+)
+def test_the_cache_refuses(cache, index, text):
+    with pytest.raises(ValueError, match=message(text)):
+        update_cache(cache, KEY, KEY, index)
+
+
+def test_a_cache_needs_an_index():
+    with pytest.raises(ValueError, match="cache and index must be given together"):
+        MultiHeadAttention(2)(ONE, cache=empty_cache(3))
