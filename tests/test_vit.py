@@ -347,7 +347,8 @@ def test_it_follows_its_policy(policy):
     images = normal(2, 3, 6, 4, 3)
     model, exact = small(dtype=policy), small()
     output = model(images)
-    assert keras.backend.standardize_dtype(output.dtype) == policy.removeprefix("mixed_")
+    for made in (output, model.tokens(images)):
+        assert keras.backend.standardize_dtype(made.dtype) == policy.removeprefix("mixed_")
     wanted = np.asarray(exact(images))
     assert np.abs(np.asarray(output, "float32") - wanted).max() < 0.05 * np.abs(wanted).max()
 
