@@ -63,7 +63,8 @@ class GPT(keras.Model):
             2, or more than M; and what `Block` raises.
 
     Source: Radford et al. 2019, section 2.3.
-    Differs: every matrix of a block starts as Glorot's, not with standard deviation 0.02.
+    Differs: embeddings start with standard deviation 1 / √D and matrices as Glorot's, not with
+    0.02 for both, which suits large widths.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class GPT(keras.Model):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name} must be an integer of at least 1; received {size!r}")
         self.dropout, policy = dropout, self.dtype_policy
-        start = keras.initializers.RandomNormal(stddev=0.02)
+        start = keras.initializers.RandomNormal(stddev=width**-0.5)  # logits of variance 1
         self.tokens = self.add_weight((vocabulary, width), start.clone(), name="tokens")
         self.positions = self.add_weight((steps, width), start.clone(), name="positions")
         self.drop = keras.layers.Dropout(dropout, dtype=policy)
@@ -201,6 +202,10 @@ def probabilities(logits, temperature=1.0, top_k=None, top_p=None):
         raise ValueError(f"top_p must be above 0 and at most 1; received {top_p!r}")
     if temperature == 0:
         temperature, top_k = 1.0, 1
+    peak = logits.max(-1)
+    if not np.isfinite(peak).all():
+        worst = peak[~np.isfinite(peak)].flat[0]
+        raise ValueError(f"logits must hold a largest number in each row; received {worst}")
     p = softmax((logits - logits.max(-1, keepdims=True)) / temperature)
     order = np.argsort(-p, axis=-1, kind="stable")
     falling = np.take_along_axis(p, order, -1)
