@@ -15,6 +15,8 @@ from aimodels.attention import causal_mask
 from aimodels.logistic import softmax
 from aimodels.transformer import Block
 
+START = 0.3  # standard deviation of embeddings before training
+
 
 def parameter_count(vocabulary, steps, width, depth, hidden=None):
     """Return how many numbers a `GPT` learns; the number of heads does not matter.
@@ -63,8 +65,8 @@ class GPT(keras.Model):
             2, or more than M; and what `Block` raises.
 
     Source: Radford et al. 2019, section 2.3.
-    Differs: embeddings start with standard deviation 1 / √D and matrices as Glorot's, not with
-    0.02 for both, which suits large widths.
+    Differs: embeddings start with standard deviation 0.3 and matrices as Glorot's, not all with
+    0.02, which suits large widths; the gain of the last norm makes up for it.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class GPT(keras.Model):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name} must be an integer of at least 1; received {size!r}")
         self.dropout, policy = dropout, self.dtype_policy
-        start = keras.initializers.RandomNormal(stddev=width**-0.5)  # logits of variance 1
+        start = keras.initializers.RandomNormal(stddev=START)
         self.tokens = self.add_weight((vocabulary, width), start.clone(), name="tokens")
         self.positions = self.add_weight((steps, width), start.clone(), name="positions")
         self.drop = keras.layers.Dropout(dropout, dtype=policy)
@@ -87,16 +89,24 @@ class GPT(keras.Model):
             Block(heads, self.sizes["hidden"], dropout=dropout, name=f"block_{n}", dtype=policy)
             for n in range(depth)
         ]
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm", dtype=policy)
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=1e-5,
+            gamma_initializer=keras.initializers.Constant(
+                width**-0.5 / START
+            ),  # logits: variance 1
+            name="norm",
+            dtype=policy,
+        )
         for layer in (*self.blocks, self.norm):
             layer.build((None, None, width))
         self.built = True
 
     def call(self, ids, cache=None, index=None):
         """Embed, read the past in every block, compare with every token's vector."""
-        if len(ids.shape) != 2 or "int" not in keras.backend.standardize_dtype(ids.dtype):
+        dtype = keras.backend.standardize_dtype(ids.dtype)
+        if len(ids.shape) != 2 or 0 in ids.shape or "int" not in dtype:
             raise ValueError(
-                f"ids must be integers [batch, steps]; received {ids.dtype} {tuple(ids.shape)}"
+                f"ids must be integers [B, T], none empty; received {dtype} {tuple(ids.shape)}"
             )
         if (ids.shape[1] or 0) > self.sizes["steps"]:
             raise ValueError(
@@ -161,7 +171,9 @@ def next_token_loss(targets, logits, mask=None):
         sizes = zip(array.shape, shape, strict=False)
         fits = all(None in pair or pair[0] == pair[1] for pair in sizes)
         if len(array.shape) != len(shape) or not fits or kind not in dtype:
-            raise ValueError(f"{name} must be {kind} {shape}; received {dtype} {array.shape}")
+            raise ValueError(
+                f"{name} must be {kind} {shape}; received {dtype} {tuple(array.shape)}"
+            )
     if mask is not None:
         targets = ops.where(mask, targets, 0)
     logits = ops.cast(logits, "float32")
@@ -202,17 +214,19 @@ def probabilities(logits, temperature=1.0, top_k=None, top_p=None):
         raise ValueError(f"top_p must be above 0 and at most 1; received {top_p!r}")
     if temperature == 0:
         temperature, top_k = 1.0, 1
+    top_k = size if top_k is None else top_k
     peak = logits.max(-1)
     if not np.isfinite(peak).all():
         worst = peak[~np.isfinite(peak)].flat[0]
         raise ValueError(f"logits must hold a largest number in each row; received {worst}")
-    p = softmax((logits - logits.max(-1, keepdims=True)) / temperature)
+    with np.errstate(over="ignore"):  # a gap too wide to be divided is infinite
+        p = softmax((logits - peak[..., None]) / temperature)
     order = np.argsort(-p, axis=-1, kind="stable")
     falling = np.take_along_axis(p, order, -1)
     falling[..., top_k:] = 0
     falling /= falling.sum(-1, keepdims=True)
     if top_p is not None:
-        before = np.cumsum(falling, -1) - falling
+        before = np.insert(np.cumsum(falling, -1)[..., :-1], 0, 0.0, axis=-1)
         falling[before >= top_p] = 0  # the first always stays: nothing comes before it
         falling /= falling.sum(-1, keepdims=True)
     np.put_along_axis(p, order, falling, -1)
