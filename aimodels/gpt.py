@@ -64,9 +64,9 @@ class GPT(keras.Model):
         ValueError: a size that is no whole number from 1; ids that are no integers, not of rank
             2, or more than M; and what `Block` raises.
 
-    Source: Radford et al. 2019, section 2.3.
-    Differs: embeddings start with standard deviation 0.3 and matrices as Glorot's, not all with
-    0.02, which suits large widths; the gain of the last norm makes up for it.
+    Source: Radford et al. 2019, section 2.3, and its code, <https://github.com/openai/gpt-2>.
+    Differs: GELU is exact, not its tanh form. Embeddings start with standard deviation 0.3 and
+    matrices as Glorot's, not all with 0.02; the gain of the last norm makes up for it.
     """
 
     def __init__(
