@@ -1,6 +1,7 @@
 # --8<-- [start:shift]
 import bz2
 import lzma
+import os
 from collections import Counter, defaultdict
 
 import keras
@@ -172,38 +173,36 @@ for name, row in table.items():
 # --8<-- [end:baselines]
 
 # --8<-- [start:learn]
-SETTINGS = {
-    "short": {"width": 128, "depth": 2, "steps": 800},
-    "long": {"width": 256, "depth": 4, "steps": 5000},
-}
-chosen = SETTINGS["short"]  # (1)!
+def setup(width, depth, dropout=0.0):
+    keras.utils.set_random_seed(1)
+    model = GPT(len(tokenizer), 64, width, 4, depth, dropout=dropout)
+    optimizer = keras.optimizers.AdamW(
+        weight_decay=0.1, beta_2=0.95, global_clipnorm=1.0
+    )
+    step = make_step(model, optimizer, next_token_loss, jit_compile=True)
 
-keras.utils.set_random_seed(1)
-model = GPT(len(tokenizer), 64, chosen["width"], 4, chosen["depth"])
-untrained = model.get_weights()
-optimizer = keras.optimizers.AdamW(
-    weight_decay=0.1, beta_2=0.95, global_clipnorm=1.0
-)
-step = make_step(model, optimizer, next_token_loss, jit_compile=True)
+    @tf.function
+    def costs(x, y):
+        logits = model(x, training=False)
+        return ops.sparse_categorical_crossentropy(y, logits, from_logits=True)
+
+    return model, model.get_weights(), optimizer, step, costs
 
 
-@tf.function
-def costs(x, y):
-    logits = model(x, training=False)
-    return ops.sparse_categorical_crossentropy(y, logits, from_logits=True)
+model, untrained, optimizer, step, costs = setup(width=128, depth=2)
 
 
 def text_bits(text):
     ids = np.array([end, *tokenizer.encode(text), end])
     x, y, count = [], [], []
     for start in range(0, len(ids) - 1, 32):
-        piece = ids[max(0, start - 32) : start + 33]  # (2)!
+        piece = ids[max(0, start - 32) : start + 33]  # (1)!
         padded = np.pad(piece, (0, 65 - len(piece)))
         x, y = [*x, padded[:-1]], [*y, padded[1:]]
         place = np.arange(64) + max(0, start - 32)
         last = min(start + 32, len(ids) - 1)
         count.append((place >= start) & (place < last))
-    rows = -len(x) % 8  # (3)!
+    rows = -len(x) % 8  # (2)!
     x, y = (np.pad(part, [(0, rows), (0, 0)]) for part in (x, y))
     losses = [costs(x[i : i + 8], y[i : i + 8]) for i in range(0, len(x), 8)]
     losses = np.concatenate(losses)[: len(count)]
@@ -230,7 +229,7 @@ def learn(rows, steps, rate=0.005, every=16, looks=5):
     def after(number, loss):
         warm = min(1, number / (steps / 10))
         cool = (1 + np.cos(np.pi * number / steps)) / 2
-        optimizer.learning_rate = rate * warm * cool  # (4)!
+        optimizer.learning_rate = rate * warm * cool  # (3)!
         if number % (steps // looks) == 0:
             curve.append((number, score(rows[:13]), score(held)))
 
@@ -238,7 +237,7 @@ def learn(rows, steps, rate=0.005, every=16, looks=5):
     return np.array(curve)
 
 
-curve = learn(learned, chosen["steps"])
+curve = learn(learned, 800)
 print("parameters:", model.count_params())
 for number, seen, unseen in curve:
     print(f"step {number:4.0f}: learned {seen:.2f}, held out {unseen:.2f}")
@@ -266,6 +265,26 @@ for language, some in unheard.items():
         f" {gain.sum() * share:.2f} ± {spread * share:.2f} below the bigram"
     )
 # --8<-- [end:score]
+
+# --8<-- [start:long-run]
+if "HANDBOOK_LONG" in os.environ:  # (1)!
+    short = model, untrained, optimizer, step, costs
+    model, untrained, optimizer, step, costs = setup(256, 4, dropout=0.2)
+    print("parameters:", model.count_params())
+    for number, seen, unseen in learn(learned, 6000, 0.002, looks=6):
+        print(f"step {number:4.0f}: learned {seen:.2f}, held out {unseen:.2f}")
+    for language, some in unheard.items():
+        spent = sum(text_bits(text) for text in some)
+        print(f"{language}: {spent / size[language]:.2f} bits per byte")
+    for start in ("The loss", "When the mask", "每一步", "训练时，"):
+        ids = np.array([[end, *tokenizer.encode(start)]])
+        for top_p in (0.5, 0.9):
+            rng = np.random.default_rng(0)
+            ids_out = generate(model, ids, 30, rng, top_p=top_p)[0, 1:]
+            text = tokenizer.decode(ids_out.tolist())
+            print(f"top-p {top_p}:", text.split("<|end|>")[0])
+    model, untrained, optimizer, step, costs = short
+# --8<-- [end:long-run]
 
 # --8<-- [start:choose]
 prompt = [end, *tokenizer.encode("The loss is")]
