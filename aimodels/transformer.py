@@ -184,7 +184,7 @@ class Block(keras.layers.Layer):
         for layer in (self.attend, self.feed, *self.norms):
             if not layer.built:  # a given feed_forward comes back built when a model is loaded
                 layer.build(x_shape)
-        if self.cross:
+        if self.read is not None:
             self.read.build(x_shape, memory_shape)
 
     def enter(self, n, x):
@@ -214,7 +214,7 @@ class Block(keras.layers.Layer):
         if cache is not None:
             change, cache = change
         x = self.leave(0, x, self.drop(change))
-        if self.cross:
+        if self.read is not None:
             change = self.read(self.enter(1, x), memory, attention_mask=memory_mask)
             x = self.leave(1, x, self.drop(change))
         x = self.leave(-1, x, self.feed(self.enter(-1, x)))

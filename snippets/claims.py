@@ -125,6 +125,94 @@ mixed, right = value @ weights.T, weights @ value
 print("square, it runs; right:", np.allclose(mixed, right))
 # --8<-- [end:rows-or-columns]
 
+# --8<-- [start:bare-stack]
+import keras
+import tensorflow as tf
+
+from aimodels.attention import MultiHeadAttention
+
+keras.utils.set_random_seed(0)
+tokens = tf.random.normal((8, 16, 32))
+
+
+def pass_through(residual, norm, blocks=24):
+    with tf.GradientTape() as tape:
+        tape.watch(tokens)
+        x = tokens
+        for _ in range(blocks):
+            for branch in (
+                MultiHeadAttention(4),
+                keras.layers.Dense(32, "relu"),
+            ):
+                normal = keras.layers.LayerNormalization()
+                change = branch(normal(x) if norm else x)
+                x = x + change if residual else change  # (1)!
+        one = tf.reduce_mean(x[..., 0])
+    return tf.math.reduce_std(x), tf.norm(tape.gradient(one, tokens))
+
+
+for name, parts in {
+    "bare": (False, False),
+    "residuals": (True, False),
+    "residuals and norms": (True, True),
+}.items():
+    powers = np.log10(pass_through(*parts))
+    print(f"{name:20} signal 1e{powers[0]:+.0f}  gradient 1e{powers[1]:+.0f}")
+# --8<-- [end:bare-stack]
+
+# --8<-- [start:far]
+from aimodels.lstm import LSTM
+from aimodels.rnn import Recurrent
+
+noise = tf.random.normal((32, 100, 16))
+for kind in (Recurrent, LSTM):
+    layer = kind(64, return_sequences=True)
+    with tf.GradientTape() as tape:
+        tape.watch(noise)
+        last = tf.reduce_sum(layer(noise)[:, -1])
+    norms = tf.norm(tape.gradient(last, noise), axis=(0, 2)).numpy()
+    kept = [np.log10(norms[-1 - d] / norms[-1]) for d in (1, 10, 50, 99)]
+    print(f"{kind.__name__:10}", *(f"1e{power:+.0f}" for power in kept))
+# --8<-- [end:far]
+
+
+# --8<-- [start:tree]
+def combine(a, b):
+    return np.tanh(2 * a - b)
+
+
+def recurrent(numbers):
+    state = 0.0
+    for number in numbers:
+        state = combine(state, number)
+    return state
+
+
+def recursive(tree):
+    if isinstance(tree, tuple):
+        return combine(*(recursive(branch) for branch in tree))
+    return tree
+
+
+print("sequence:", recurrent([0.1, 0.2, 0.3, 0.4]).round(3))
+print("one tree:", recursive(((0.1, 0.2), (0.3, 0.4))).round(3))
+print("another: ", recursive((((0.1, 0.2), 0.3), 0.4)).round(3))
+# --8<-- [end:tree]
+
+# --8<-- [start:unbounded]
+ones = tf.ones((1, 200, 1))
+for activation in ("tanh", "relu"):
+    layer = keras.layers.LSTM(
+        1,
+        activation=activation,
+        return_sequences=True,
+        kernel_initializer="ones",
+        recurrent_initializer="ones",
+    )
+    shown = layer(ones)[0, :, 0].numpy()
+    print(activation, *(f"{shown[t - 1]:.2g}" for t in (1, 10, 50, 200)))
+# --8<-- [end:unbounded]
+
 # --8<-- [start:removed-names]
 from operator import attrgetter
 
@@ -183,6 +271,32 @@ axes.set(xlabel="training step", ylabel="loss", ylim=(0, None))
 axes.legend()
 # --8<-- [end:softmax-twice]
 
+# --8<-- [start:no-target]
+x = tf.random.normal((64, 3))
+y = tf.random.uniform((64,), 0, 2, tf.int32)
+
+
+def classifier():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    return model
+
+
+try:
+    classifier().fit(x, verbose=0)
+except ValueError as error:
+    print("fit(x):", error)
+
+once, twice = classifier(), classifier()
+once.fit(x, y, shuffle=False, epochs=6, verbose=0)
+for _ in ("pre-training", "fine-tuning"):
+    twice.fit(x, y, shuffle=False, epochs=3, verbose=0)
+pairs = zip(once.get_weights(), twice.get_weights(), strict=True)
+print("same weights:", all(np.array_equal(a, b) for a, b in pairs))
+# --8<-- [end:no-target]
+
 # --8<-- [start:audio]
 import io
 
@@ -206,6 +320,63 @@ waves = wave[None, :, None].astype("float32")  # (1)!
 print(waves.shape, "→", tuple(keras.layers.Conv1D(4, 3)(waves).shape))
 # --8<-- [end:audio]
 
+# --8<-- [start:text-and-code]
+from aimodels.activations import sigmoid
+
+rng = np.random.default_rng(0)
+w1, w2 = rng.normal(size=(3, 4)), rng.normal(size=(4, 1))
+
+
+def code(x):
+    z2 = np.tanh(x @ w1) @ w2
+    return z2
+
+
+def text(x):
+    return sigmoid(code(x))
+
+
+x = rng.normal(size=(1000, 3))
+for network in (code, text):
+    output = network(x)
+    inside = bool(((output > 0) & (output < 1)).all())
+    print(f"{network.__name__}: between 0 and 1: {inside}")
+# --8<-- [end:text-and-code]
+
+# --8<-- [start:peek]
+from aimodels.attention import causal_mask
+
+sentence = tf.random.normal((1, 6, 8))
+other = tf.concat([sentence[:, :5], tf.ones((1, 1, 8))], axis=1)
+layer = MultiHeadAttention(2)
+for name, mask in {"BERT": None, "GPT": causal_mask(6)}.items():
+    before = layer(sentence, attention_mask=mask)
+    moved = np.abs(layer(other, attention_mask=mask) - before)[0].max(axis=1)
+    print(f"{name:4} outputs that move:", np.flatnonzero(moved > 1e-6))
+# --8<-- [end:peek]
+
+# --8<-- [start:count]
+from aimodels import cnn, gpt
+
+pooler = 768 * 768 + 768
+bert = gpt.parameter_count(30_522, 512, 768, 12) + 2 * 768 + pooler  # (1)!
+for name, count in {
+    "logistic regression, 30 columns": 30 + 1,
+    "LeNet, for 28 × 28 pixels": cnn.lenet(10).count_params(),
+    "BERT-base": bert,
+    "GPT-2": gpt.parameter_count(50_257, 1024, 768, 12),
+    "GPT-3": gpt.parameter_count(50_257, 2048, 12_288, 96),
+}.items():
+    print(f"{name:32}{count:16,}")
+# --8<-- [end:count]
+
+# --8<-- [start:largest]
+gpt3 = gpt.parameter_count(50_257, 2048, 12_288, 96)
+later = gpt.parameter_count(50_257, 2048, 20_480, 105)
+print(f"GPT-3, May 2020            {gpt3 / 1e9:4.0f} billion")
+print(f"MT-NLG, January 2022       {later / 1e9:4.0f} billion")
+# --8<-- [end:largest]
+
 # --8<-- [start:one-matrix]
 from aimodels.cnn import convolution_matrix
 
@@ -224,3 +395,13 @@ figure, axes = plt.subplots(figsize=(6.4, 3.2))
 axes.imshow(matrix.T)
 axes.set(xlabel="pixel", ylabel="output")
 # --8<-- [end:one-matrix]
+
+# --8<-- [start:hidden-gradient]
+from aimodels.logistic import softmax
+
+hidden, label = np.array([[2.0, 1.0, 0.0]]), np.array([[1.0, 0.0]])
+output = np.array([[0.0, 1.0], [1.0, -1.0], [2.0, 0.0]])
+for weights in (output, output[:, ::-1]):
+    error = softmax(hidden @ weights) - label
+    print((error @ weights.T).round(3))
+# --8<-- [end:hidden-gradient]

@@ -172,6 +172,7 @@ for name, row in table.items():
     print(f"{name:8}", "   ".join(shown))
 # --8<-- [end:baselines]
 
+
 # --8<-- [start:learn]
 def setup(width, depth, dropout=0.0):
     keras.utils.set_random_seed(1)
