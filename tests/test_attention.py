@@ -541,3 +541,11 @@ def test_the_cache_refuses(cache, index, text):
 def test_a_cache_needs_an_index():
     with pytest.raises(ValueError, match="cache and index must be given together"):
         MultiHeadAttention(2)(ONE, cache=empty_cache(3))
+
+
+def test_many_large_values_do_not_overflow_in_half_precision():
+    query, key = np.zeros((1, 4), "float16"), np.zeros((2048, 4), "float16")
+    value = np.full((2048, 3), 60, "float16")
+    read, weights = scaled_dot_product_attention(query, key, value)
+    np.testing.assert_array_equal(read, np.full((1, 3), 60, "float16"))
+    assert np.asarray(weights).dtype == "float16"
