@@ -245,6 +245,21 @@ def test_dropout_works_in_training_alone():
     close(with_none(x, training=True), block(x))
 
 
+@pytest.mark.parametrize("kept", ["attend", "read", "feed"])
+def test_each_branch_drops(kept):
+    block, x, memory = Block(2, 16, cross=True, dropout=0.5), normal(0, 2, 3, 8), normal(1, 2, 4, 8)
+    block.build(x.shape, memory.shape)
+    last = {"attend": block.attend.merge, "read": block.read.merge, "feed": block.feed.narrow}
+    for name, dense in last.items():
+        if name != kept:  # only one branch adds anything, so only its dropout can show
+            dense.set_weights([0 * w for w in dense.get_weights()])
+    change = np.asarray(block(x, memory, training=True)) - x
+    wanted = np.asarray(block(x, memory)) - x
+    dropped = np.abs(change) < 1e-6
+    assert 0.2 < dropped.mean() < 0.8
+    close(change[~dropped], 2 * wanted[~dropped], 1e-4)
+
+
 def test_nan_comes_out_as_nan():
     x = normal(0, 2, 3, 8)
     x[1, 1] = np.nan
