@@ -398,9 +398,10 @@ def test_a_saved_model_gives_the_same_numbers(tmp_path, pool):
 
 def test_the_configuration_makes_the_same_model():
     sizes = {"width": 6, "heads": 3, "depth": 1, "hidden": 5}
-    model = VisionTransformer(
-        3, (4, 8), 4, **sizes, pool="mean", positions=False, dropout=0.2, name="v"
-    )
+    given = {"classes": 3, "image_size": (4, 8), "patch": 4, **sizes, "name": "v"}
+    given |= {"pool": "mean", "positions": False, "dropout": 0.2}
+    model = VisionTransformer(**given)
+    assert given.items() <= model.get_config().items()
     assert VisionTransformer.from_config(model.get_config()).get_config() == model.get_config()
 
 
