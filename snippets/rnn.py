@@ -36,7 +36,7 @@ import matplotlib.pyplot as plt
 import tensorflow as tf
 from keras import ops
 
-from aimodels import datasets
+from aimodels import datasets, training
 from aimodels.rnn import Recurrent, backward, rnn, rnn_step, unroll
 
 rng = np.random.default_rng(0)
@@ -159,34 +159,31 @@ def network(kind):
         h = ops.sum(h * real, axis=1) / ops.sum(real, axis=1)
     else:
         h = Recurrent(32, name="read")(x, step_mask=mask)
-    model = keras.Model([x, mask], keras.layers.Dense(9, name="answer")(h))
-    model.compile(
-        keras.optimizers.Adam(0.005, global_clipnorm=3.0),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=True,
+    return keras.Model([x, mask], keras.layers.Dense(9, name="answer")(h))
+
+
+entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+models, optimizers, fresh, compiled = {}, {}, {}, {}
+for kind in ("mean", "recurrent"):
+    models[kind] = network(kind)
+    optimizers[kind] = keras.optimizers.Adam(0.005, global_clipnorm=3.0)
+    compiled[kind] = training.make_step(
+        models[kind], optimizers[kind], entropy, jit_compile=True
     )
-    model.optimizer.build(model.trainable_variables)
-    return model
+    fresh[kind] = [v + 0 for v in optimizers[kind].variables]
 
 
-models = {kind: network(kind) for kind in ("mean", "recurrent")}
-fresh = {
-    kind: [ops.convert_to_tensor(v) + 0 for v in model.optimizer.variables]
-    for kind, model in models.items()
-}
-
-
-def learn(kind, seed, x, mask, y, *, epochs):
-    model = models[kind]
+def learn(kind, seed, x, mask, y, *, steps):
     keras.utils.set_random_seed(seed)
     start = network(kind).get_weights()
-    model.set_weights(start)  # (1)!
+    models[kind].set_weights(start)  # (1)!
     for variable, value in zip(
-        model.optimizer.variables, fresh[kind], strict=True
+        optimizers[kind].variables, fresh[kind], strict=True
     ):
         variable.assign(value)
-    model.fit([x, mask], y, batch_size=54, epochs=epochs, verbose=0)
-    return start, model.get_weights()
+    batches = training.batches(((x, mask), y), size=54, seed=seed)
+    training.train(compiled[kind], batches, steps)
+    return start, models[kind].get_weights()
 
 
 def answers(kind, weights, x, mask):
@@ -225,7 +222,7 @@ for name, kind, x, new in [
 ]:
     right = []
     for seed in range(3):
-        _, weights = learn(kind, seed, x, real, train.y, epochs=20)
+        _, weights = learn(kind, seed, x, real, train.y, steps=100)
         right.append((answers(kind, weights, new, heard) == test.y).mean())
         kept += [weights] if name == "recurrent" else []
     spread = f"({min(right):.2f} to {max(right):.2f})"
@@ -243,7 +240,7 @@ for distance in distances:
         right = []
         for seed in range(3):
             mask = np.tile(shown, (len(x), 1))
-            start, weights = learn(kind, seed, x, mask, y, epochs=6)
+            start, weights = learn(kind, seed, x, mask, y, steps=300)
             guess = answers(kind, weights, new, mask[: len(new)])
             right.append((guess == truth).mean())
             before[distance, seed], after[distance, seed] = start, weights
