@@ -161,7 +161,7 @@ def diagram(
     except ValueError as error:
         Source.error(f"Graphviz: {error} in diagram:\n{source}", source)
         return _broken(source)
-    svg = svg.replace('"black"', '"currentColor"').replace(' font-family="Arial"', "")
+    svg = svg.replace('"black"', '"currentColor"').replace(' font-family="DejaVu Sans"', "")
     svg = re.sub(r"<title>.*?</title>\n?", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (?:id|xml:space)="[^"]*"', "", svg)
     return figure(svg, alt, class_name)

@@ -1,4 +1,4 @@
-"""A real browser on the built site: one build, one server, one Chromium, each page visited once."""
+"""A real browser on the built site: one build, one visit of each page; a server and a Chromium a process."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from playwright.sync_api import (
 )
 
 from tools import site as builder
+
+pytest.register_assert_rewrite("tests.site.every_page")
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
@@ -242,15 +244,20 @@ CHECK = """async (only) => (await axe.run({exclude: [[".katex-html"]]}, {runOnly
     + [...n.any, ...n.all, ...n.none].map((c) => c.message).join("; ").slice(0, 160)).join(" | "))"""
 
 
-@pytest.fixture(scope="session")
-def visits(browser: Browser, base: str, pages: list[str]) -> dict[str, Visit]:
-    """Visit every page, and the three pages for what is not there."""
+@pytest.fixture(scope="class")
+def visits(
+    request: pytest.FixtureRequest, browser: Browser, base: str, pages: list[str]
+) -> dict[str, Visit]:
+    """Visit every page of the language of the class, and what is shown for a missing page."""
+    language = request.cls.language
+    own = [page for page in pages if page.startswith(f"{language}/")]
+    assert own, f"no page of {language!r}"
     result = {}
     builder.install()
     watch = watched(browser, base)
     axe = AXE.read_text("utf-8")
     tab = watch.context.new_page()
-    for address in [*pages, "404.html", "en/404.html", "zh/404.html"]:
+    for address in [*own, f"{language}/404.html", "404.html"]:
         watch.complaints, watch.requests = [], []
         tab.set_viewport_size(DESK)
         tab.emulate_media(color_scheme="light")

@@ -65,7 +65,11 @@ COPY = """async () => {
     }
     await navigator.clipboard.writeText("");
     button?.click();
-    copied.push(await navigator.clipboard.readText());
+    let text = "";
+    for (let wait = 0; wait < 200 && !(text = await navigator.clipboard.readText()); wait++) {
+      await new Promise((resume) => setTimeout(resume, 10));
+    }
+    copied.push(text);
   }
   return copied;
 }"""
