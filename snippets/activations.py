@@ -102,14 +102,14 @@ def passed_back(curve, slope, scale, seed, layers=30):
 
 
 DEEP = ("sigmoid", "tanh", "ReLU", "GELU")
-measured = {}
-print("power of ten      1/D      2/D      4/D     16/D")
+SCALES, measured = (1, 2, 4, 16, 100), {}
+print("power of ten      1/D      2/D      4/D     16/D    100/D")
 for name in DEEP:
-    for scale in (1, 2, 4, 16):
+    for scale in SCALES:
         measured[name, scale] = np.array(
             [passed_back(*CURVES[name], scale, seed) for seed in range(10)]
         )
-    middles = [np.median(measured[name, s][:, 0]) for s in (1, 2, 4, 16)]
+    middles = [np.median(measured[name, s][:, 0]) for s in SCALES]
     powers = np.log10(middles).round(1) + 0.0
     print(f"{name:12}", *(f"{power:8.1f}" for power in powers))
 # --8<-- [end:deep]
