@@ -141,8 +141,9 @@ ax.set(xlabel="pixel of the image", ylabel="place in the result")
 # --8<-- [end:matrix]
 
 # --8<-- [start:data]
-data = keras.datasets.fashion_mnist.load_data()  # (1)!
-(images, labels), (test_images, test_labels) = data
+from aimodels.datasets import fashion_mnist
+
+(images, labels), (test_images, test_labels) = fashion_mnist()  # (1)!
 names = ["T-shirt", "trouser", "pullover", "dress", "coat"]
 names += ["sandal", "shirt", "sneaker", "bag", "boot"]
 
