@@ -26,37 +26,43 @@ def _check_mask(name, mask, shape):
         )
 
 
-def scaled_dot_product_attention(query, key, value, mask=None):
+def scaled_dot_product_attention(query, key, value, mask=None, heads=False):
     """Return softmax(query keyᵀ / √F) value, and the weights.
 
     Args:
         query: `[..., Q, F]`.
         key: `[..., K, F]`.
         value: `[..., K, V]`; V, its own width, is often F.
-        mask: boolean, broadcast to `[..., Q, K]`; True lets a query read a key.
+        mask: boolean, broadcast to the shape of the weights; True lets a query read a key.
+        heads: whether each step holds H heads side by side: `[..., Q, H, F]`, `[..., K, H, F]`
+            and `[..., K, H, V]`. Each head attends on its own.
 
     Returns:
-        `[..., Q, V]` read, and `[..., Q, K]` weights whose rows sum to 1. Where the mask hides
-        every key from a query, its row of weights and what it reads are zeros, never NaN.
+        `[..., Q, V]` read, and `[..., Q, K]` weights whose rows sum to 1; with heads
+        `[..., Q, H, V]` and `[..., H, Q, K]`. Where the mask hides every key from a query, its
+        row of weights and what it reads are zeros, never NaN.
 
     Raises:
-        ValueError: a rank below 2; widths of query and key, or lengths of key and value,
-            that differ; a mask that is not boolean or does not broadcast to `[..., Q, K]`.
+        ValueError: a rank below 2, with heads 3; widths of query and key, or lengths of key and
+            value, that differ; a mask that is not boolean or does not broadcast.
 
     Source: Vaswani et al. 2017, section 3.2.1, <https://arxiv.org/abs/1706.03762>.
     Differs: the query is divided by √F before the product, so float16 overflows later.
     """
+    h, axis = ("h", -3) if heads else ("", -2)
     for name, array in {"query": query, "key": key, "value": value}.items():
-        if len(array.shape) < 2:
-            raise ValueError(f"{name} must have rank 2 or more; received {tuple(array.shape)}")
+        if len(array.shape) < -axis:
+            raise ValueError(
+                f"{name} must have rank {-axis} or more; received {tuple(array.shape)}"
+            )
     for names, sizes in {
         "query and key must have the same width F": (query.shape[-1], key.shape[-1]),
-        "key and value must have the same length K": (key.shape[-2], value.shape[-2]),
+        "key and value must have the same length K": (key.shape[axis], value.shape[axis]),
     }.items():
         if None not in sizes and sizes[0] != sizes[1]:
             raise ValueError(f"{names}; received {sizes[0]} and {sizes[1]}")
     query = ops.divide(query, math.sqrt(query.shape[-1]))
-    scores = ops.einsum("...qf,...kf->...qk", query, key)
+    scores = ops.einsum(f"...q{h}f,...k{h}f->...{h}qk", query, key)
     if mask is not None:
         _check_mask("mask", mask, scores.shape)
         half = keras.backend.standardize_dtype(scores.dtype) == "float16"
@@ -67,7 +73,7 @@ def scaled_dot_product_attention(query, key, value, mask=None):
         weights = ops.where(mask, weights, 0.0)
     total = ops.sum(weights, axis=-1, keepdims=True)  # at least 1, or 0 if all is hidden
     weights = weights / ops.where(total > 0, total, 1.0)
-    return ops.einsum("...qk,...kv->...qv", weights, value), weights
+    return ops.einsum(f"...{h}qk,...k{h}v->...q{h}v", weights, value), weights
 
 
 def causal_mask(steps):
@@ -143,7 +149,7 @@ class MultiHeadAttention(keras.layers.Layer):
         cache: keys and values of earlier steps, see `update_cache`; then K is M, and each step
             reads those before it and itself.
         index: where in the cache the steps of `query` stand.
-        rotate: a function of `[B, H, T, F]` and positions `[T]`, applied to queries and keys.
+        rotate: a function of `[B, T, H, F]` and positions `[T, 1]`, applied to queries and keys.
 
     Returns:
         `[B, Q, D]`; then the weights if asked for, then the new cache if one was given. A query
@@ -186,10 +192,8 @@ class MultiHeadAttention(keras.layers.Layer):
         self.merge = projection("merge", query_shape)
 
     def split(self, x):
-        """`[B, T, D]` → `[B, H, T, F]`: head h takes columns h F to (h + 1) F."""
-        batch, steps, width = ops.shape(x)
-        x = ops.reshape(x, (batch, steps, self.heads, width // self.heads))
-        return ops.transpose(x, (0, 2, 1, 3))
+        """`[B, T, D]` → `[B, T, H, F]`: head h takes columns h F to (h + 1) F."""
+        return ops.reshape(x, (*ops.shape(x)[:2], self.heads, x.shape[-1] // self.heads))
 
     def call(
         self,
@@ -210,20 +214,25 @@ class MultiHeadAttention(keras.layers.Layer):
         keys, values = self.split(self.key(memory)), self.split(self.value(memory))
         if rotate is not None:
             positions = ops.arange(ops.shape(query)[1]) + (0 if index is None else index)
-            queries, keys = rotate(queries, positions), rotate(keys, positions)
-        if cache is not None:
+            queries, keys = (rotate(x, positions[:, None]) for x in (queries, keys))
+        if cache is not None:  # it keeps heads before steps, so that no step copies it to read it
+            queries, keys, values = (ops.swapaxes(x, 1, 2) for x in (queries, keys, values))
             cache, earlier = update_cache(cache, keys, values, index)
             keys, values = cache
         if attention_mask is not None:
-            shape = (query.shape[0], query.shape[1], keys.shape[2])
+            shape = (query.shape[0], query.shape[1], keys.shape[1 if cache is None else 2])
             _check_mask("attention_mask", attention_mask, shape)
         if cache is not None:
             attention_mask = earlier if attention_mask is None else attention_mask & earlier
         if attention_mask is not None:
             attention_mask = ops.expand_dims(attention_mask, -3)  # the same for every head
-        read, weights = scaled_dot_product_attention(queries, keys, values, attention_mask)
-        output = self.merge(ops.reshape(ops.transpose(read, (0, 2, 1, 3)), ops.shape(query)))
-        results = [output]  # [B, Q, D]; read is [B, H, Q, F], weights [B, H, Q, K]
+        read, weights = scaled_dot_product_attention(
+            queries, keys, values, attention_mask, heads=cache is None
+        )
+        if cache is not None:
+            read = ops.swapaxes(read, 1, 2)
+        output = self.merge(ops.reshape(read, ops.shape(query)))
+        results = [output]  # [B, Q, D]; read is [B, Q, H, F], weights [B, H, Q, K]
         results += [weights] if return_weights else []
         results += [cache] if cache is not None else []
         return tuple(results) if len(results) > 1 else output

@@ -85,6 +85,17 @@ def test_whole_numbers_are_accepted():
     assert (float(weights[0, 0]), float(read[0, 0])) == (1.0, 7.0)
 
 
+def test_heads_side_by_side_attend_on_their_own():
+    query, key, value = normal(0, 2, 3, 4, 5), normal(1, 2, 6, 4, 5), normal(2, 2, 6, 4, 7)
+    mask = np.random.default_rng(3).random((2, 1, 3, 6)) < 0.7
+    read, weights = scaled_dot_product_attention(query, key, value, mask, heads=True)
+    for head in range(4):
+        parts = (array[:, :, head] for array in (query, key, value))
+        one, its = scaled_dot_product_attention(*parts, mask[:, 0])
+        close(read[:, :, head], one)
+        close(weights[:, head], its)
+
+
 def test_masks_are_true_where_reading_is_allowed():
     assert np.asarray(causal_mask(3)).tolist() == [
         [True, False, False],
@@ -360,7 +371,7 @@ def test_what_rotates_sees_queries_keys_and_their_positions():
     layer, x = MultiHeadAttention(2), normal(0, 2, 3, 8)
     close(layer(x, rotate=rotate), layer(x))
     layer(x, cache=empty_cache(9), index=5, rotate=rotate)
-    assert seen == [((2, 2, 3, 4), [0, 1, 2])] * 2 + [((2, 2, 3, 4), [5, 6, 7])] * 2
+    assert seen == [((2, 3, 2, 4), [[0], [1], [2]])] * 2 + [((2, 3, 2, 4), [[5], [6], [7]])] * 2
 
 
 # ---- numeric edges
@@ -475,6 +486,8 @@ ONE = np.zeros((2, 3, 4), "float32")  # [B, T, F]
             "mask must broadcast to (2, 3, 3) (the last two are queries and keys); received (3, 2).",
         ),
         ((ONE, ONE, ONE, np.ones((1, 2, 3, 3), bool)), "mask must broadcast to (2, 3, 3)"),
+        ((ONE, ONE[0], ONE, None, True), "key must have rank 3 or more; received (3, 4)"),
+        ((ONE, ONE, ONE[:1], None, True), "key and value must have the same length K; received 2"),
     ],
 )
 def test_the_function_refuses(arguments, text):
