@@ -129,7 +129,8 @@ def test_breast_cancer_is_clustered_as_by_scikit_learn():
 @pytest.mark.parametrize("trials", [1, 2, 5])
 @pytest.mark.parametrize(("rows", "columns", "clusters"), SHAPES)
 def test_the_same_draws_give_the_start_of_scikit_learn(rows, columns, clusters, trials):
-    clusters = min(clusters, rows - trials)  # among the last rows rounding decides
+    if trials > 1:  # of two rows near each other, either leaves the same: rounding decides
+        clusters = max(rows // 6, 1)
     for seed in range(5):
         x = some(rows, columns, seed)
         ours = plus_plus(x, clusters, np.random.RandomState(seed), trials)
