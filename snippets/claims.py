@@ -343,6 +343,20 @@ for network in (code, text):
     print(f"{network.__name__}: between 0 and 1: {inside}")
 # --8<-- [end:text-and-code]
 
+# --8<-- [start:both-unknown]
+from aimodels import datasets
+from aimodels.clustering import assign, inertia, lloyd, means
+
+x = datasets.digits().x.reshape(1797, 64)
+partition = np.arange(1797) % 10  # (1)!
+centres = means(x, partition, 10)
+print(f"its means        {inertia(x, partition, centres):10,.0f}")
+moved = centres + 1 / 8  # 64 columns: each centre by a length of 1
+print(f"centres moved    {inertia(x, partition, moved):10,.0f}")
+print(f"rows reassigned  {assign(x, centres)[1].sum():10,.0f}")
+print(f"both, in turn    {lloyd(x, centres).inertias[-1]:10,.0f}")
+# --8<-- [end:both-unknown]
+
 # --8<-- [start:peek]
 from aimodels.attention import causal_mask
 

@@ -121,7 +121,9 @@ figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.0), sharey=True)
 tasks = {"flower, 16 colours": (sample, 16), "digits, 10 clusters": (ink, 10)}
 for axis, (task, (rows, k)) in zip(axes, tasks.items(), strict=True):
     runs = {
-        name: [lloyd(rows, s(rows, k, np.random.default_rng(n))) for n in range(25)]
+        name: [
+            lloyd(rows, s(rows, k, np.random.default_rng(n))) for n in range(25)
+        ]
         for name, s in (("random", random_start), ("k-means++", plus_plus))
     }
     lowest = min(r.inertias[-1] for many in runs.values() for r in many)

@@ -134,9 +134,7 @@ def test_the_same_draws_give_the_start_of_scikit_learn(rows, columns, clusters, 
     for seed in range(5):
         x = some(rows, columns, seed)
         ours = plus_plus(x, clusters, np.random.RandomState(seed), trials)
-        theirs, _ = cluster.kmeans_plusplus(
-            x, clusters, random_state=seed, n_local_trials=trials
-        )
+        theirs, _ = cluster.kmeans_plusplus(x, clusters, random_state=seed, n_local_trials=trials)
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -268,6 +266,12 @@ def test_a_row_that_is_alone_is_not_taken():
     run = lloyd([[0.0], [1], [3], [30]], [[0.0], [20], [99]], steps=1)
     np.testing.assert_array_equal(run.labels, [0, 0, 2, 1])
     np.testing.assert_array_equal(run.inertias, [101, 0.5])
+
+
+def test_a_cluster_gives_away_all_rows_but_one():
+    # The cluster of 20 and 24 is farthest with both rows, and keeps 20.
+    run = lloyd([[0.0], [0.5], [1], [20], [24]], [[0.0], [15], [99], [98]], steps=1)
+    np.testing.assert_array_equal(run.labels, [0, 0, 3, 1, 2])
 
 
 def test_several_empty_clusters_are_filled_farthest_first():
