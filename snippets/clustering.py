@@ -226,10 +226,9 @@ mixture = GaussianMixture(2, n_init=5, random_state=0).fit_predict(pair)
 figure, axes = plt.subplots(1, 3, figsize=(6.8, 2.9), sharey=True)
 parts = {"diagnosis": cells.y, "k-means": ball, "mixture": mixture}
 for axis, (name, part) in zip(axes, parts.items(), strict=True):
-    if contingency(part, cells.y).trace() < 285:  # (1)!
-        part = 1 - part
+    alike = contingency(part, cells.y).trace() > 284  # (1)!
     for k, mark in ((0, "o"), (1, "^")):
-        axis.plot(*pair[part == k].T, mark, ms=2.5, alpha=0.7)
+        axis.plot(*pair[(part == k) == alike].T, mark, ms=2.5, alpha=0.7)
     axis.set(title=name, xlabel=cells.names[0])
     if name != "diagnosis":
         print(f"{name}: adjusted Rand {adjusted_rand(part, cells.y):.2f}")
