@@ -83,7 +83,7 @@ def means(x, labels, clusters):
 
 
 def random_start(x, clusters, rng):
-    """Return K different rows as centres, `[K, D]`, all choices equally likely."""
+    """Return K of the N rows as centres, `[K, D]`, none twice, all choices equally likely."""
     x, clusters = _table("x", x), _clusters(clusters, x)
     return x[rng.choice(len(x), clusters, replace=False)]
 
@@ -214,8 +214,8 @@ def contingency(labels, truth):
     """Return how many rows of each cluster have each class, `[K, classes]`.
 
     Args:
-        labels: `[N]` whole numbers from 0.
-        truth: `[N]` whole numbers from 0.
+        labels: `[N]`, whole numbers from 0.
+        truth: `[N]`, whole numbers from 0.
     """
     labels = _labels("labels", labels)
     truth = _labels("truth", truth, len(labels))
@@ -287,6 +287,6 @@ def _labels(name, values, rows=None, clusters=np.inf):
 
 def _clusters(clusters, x):
     """Return K, a whole number from 1 to the number of rows, or say what is wrong."""
-    if int(clusters) != clusters or not 1 <= clusters <= len(x):
+    if not 1 <= clusters <= len(x) or int(clusters) != clusters:
         raise ValueError(f"clusters is {clusters}; allowed are 1 to {len(x)}, the rows of x")
     return int(clusters)

@@ -460,6 +460,7 @@ def test_clusters_of_digits_are_far_from_chance_and_from_the_classes():
         (lambda x: plus_plus(x, 0, rng()), "clusters is 0; allowed are 1 to 4"),
         (lambda x: plus_plus(x, 5, rng()), "clusters is 5; allowed are 1 to 4"),
         (lambda x: plus_plus(x, 2.5, rng()), "clusters is 2.5; allowed are 1 to 4"),
+        (lambda x: random_start(x, np.nan, rng()), "clusters is nan; allowed are 1 to 4"),
         (lambda x: plus_plus(x, 2, rng(), 0), "trials is 0; allowed is 1 or more"),
         (lambda x: random_start(x, 5, rng()), "clusters is 5; allowed are 1 to 4"),
         (lambda x: random_start(x, -1, rng()), "clusters is -1; allowed are 1 to 4"),
