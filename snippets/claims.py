@@ -64,6 +64,37 @@ read, weights = attend([[9, 0, 0]], [[9, 1, 0]], [[0, 0, 1]])
 print("score 47:", weights.tolist(), read.tolist())
 # --8<-- [end:one-key]
 
+# --8<-- [start:one-probability]
+from aimodels.gan import discriminator, optimal_discriminator
+
+judge = discriminator(channels=4)
+three = np.random.default_rng(0).normal(size=(3, 28, 28, 1))
+four = np.insert(three, 1, 0.0, axis=0)
+alone, together = np.array(judge(three)), np.array(judge(four))
+print("answers for three images:", alone.shape)
+print(
+    "the same beside a fourth:",
+    np.allclose(alone, together[[0, 2, 3]], atol=1e-5),
+)
+
+p, q = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.3, 0.5])
+print("best answers at three points:", optimal_discriminator(p, q).round(2))
+# --8<-- [end:one-probability]
+
+# --8<-- [start:pushed-noise]
+from scipy.stats import norm
+
+from aimodels.datasets import diabetes
+
+table = diabetes()
+age = table.x[:, table.names.index("age")]
+z = np.random.default_rng(0).standard_normal(10000)
+made = np.quantile(age, norm.cdf(z))  # (1)!
+for name, numbers in (("z", z), ("G(z)", made), ("data", age)):
+    mean, deviation = numbers.mean(), numbers.std()
+    print(f"{name:4}: mean {mean:4.1f}, standard deviation {deviation:4.1f}")
+# --8<-- [end:pushed-noise]
+
 # --8<-- [start:flip]
 import keras
 import scipy.signal
