@@ -145,8 +145,8 @@ learned = [learn(seed) for seed in range(3)]
 for seed, d in enumerate(learned):
     error = np.abs(d - best)[often]
     print(
-        f"seed {seed}: error {error.mean():.3f} on average, {error.max():.3f} at most;"
-        f" value {value(d):.4f}"
+        f"seed {seed}: error {error.mean():.3f} on average,"
+        f" {error.max():.3f} at most; value {value(d):.4f}"
     )
 
 figure, axis = plt.subplots()
@@ -374,9 +374,8 @@ def apart(images):
 
 G.set_weights(short[0])
 D.set_weights(short[1])
-print(
-    f"short game: samples {apart(sample(1000)):.1f} apart, real {apart(x_test):.1f}"
-)
+print(f"short game: samples {apart(sample(1000)):.1f} apart")
+print(f"real images: {apart(x_test):.1f} apart")
 
 D.trainable = False  # (1)!
 adam = keras.optimizers.Adam(0.001, beta_1=0.5)
