@@ -422,6 +422,25 @@ print(f"GPT-3, May 2020            {gpt3 / 1e9:4.0f} billion")
 print(f"MT-NLG, January 2022       {later / 1e9:4.0f} billion")
 # --8<-- [end:largest]
 
+# --8<-- [start:noise-labels]
+from aimodels import mlp
+from aimodels.datasets import split
+
+digits, _ = datasets.digits()
+ink = digits.reshape(-1, 64) / 16
+for seed in range(3):
+    rng = np.random.default_rng(seed)
+    lots = rng.integers(0, 10, len(ink))  # (1)!
+    seen, held = split(len(ink), test=len(ink) - 600, rng=rng)
+    layers = mlp.initialize([64, 256, 10], rng)
+    layers, _ = mlp.train(
+        ink[seen], lots[seen], layers, rng, rate=0.2, epochs=300, batch=32
+    )
+    answers = mlp.forward(ink, layers).argmax(axis=1)
+    right = [np.mean(answers[rows] == lots[rows]) for rows in (seen, held)]
+    print("training {:.2f}  test {:.2f}".format(*right))
+# --8<-- [end:noise-labels]
+
 # --8<-- [start:one-matrix]
 from aimodels.cnn import convolution_matrix
 
