@@ -103,6 +103,12 @@ class GPT(keras.Model):
 
     def call(self, ids, cache=None, index=None):
         """Embed, read the past in every block, compare with every token's vector."""
+        x, cache = self.read(ids, cache, index)
+        logits = ops.matmul(x, ops.transpose(self.tokens))
+        return logits if cache is None else (logits, cache)
+
+    def read(self, ids, cache=None, index=None):
+        """Return the normalized vectors `[B, T, D]` that `call` compares, and the new cache."""
         dtype = keras.backend.standardize_dtype(ids.dtype)
         if len(ids.shape) != 2 or 0 in ids.shape or "int" not in dtype:
             raise ValueError(
@@ -124,8 +130,7 @@ class GPT(keras.Model):
             else:
                 x, kept = block(x, cache=cache[n], index=index)
                 new.append(kept)
-        logits = ops.matmul(self.norm(x), ops.transpose(self.tokens))
-        return logits if cache is None else (logits, new)
+        return self.norm(x), None if cache is None else new
 
     def empty_cache(self, batch):
         """Return room for the keys and values of M steps: a pair `[B, H, M, F]` for each block."""
@@ -221,6 +226,8 @@ def probabilities(logits, temperature=1.0, top_k=None, top_p=None):
         raise ValueError(f"logits must hold a largest number in each row; received {worst}")
     with np.errstate(over="ignore"):  # a gap too wide to be divided is infinite
         p = softmax((logits - peak[..., None]) / temperature)
+    if top_k == size and top_p is None:
+        return p  # nothing is cut off, so nothing need be sorted
     order = np.argsort(-p, axis=-1, kind="stable")
     falling = np.take_along_axis(p, order, -1)
     falling[..., top_k:] = 0
