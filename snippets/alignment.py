@@ -206,7 +206,9 @@ def restart(one, optimizer):
 rewards = RewardModel(body)
 judge_adam = keras.optimizers.Adam(0.0, beta_2=0.95, global_clipnorm=1.0)
 judge_step = make_step(rewards, judge_adam, bradley_terry_loss)
-rate_answers = tf.function(lambda ids, mask: rewards((ids, mask)))
+rate_answers = tf.function(
+    lambda ids, mask: rewards((ids, mask)), autograph=False
+)
 
 
 def learn_rewards(pairs, seed, steps=64):
@@ -248,10 +250,10 @@ for name, column in zip(
 # --8<-- [end:reward]
 
 # --8<-- [start:best]
-rows = np.arange(len(asked))
+every = np.arange(len(asked))
 best = np.array(
     [
-        [win_rate(points[rows, pick]) for pick in picks]
+        [win_rate(points[every, pick]) for pick in picks]
         for picks in choices.values()
     ]
 )
@@ -271,10 +273,10 @@ dpo_step = make_step(
     lambda y, log_probs: dpo_loss(y[0], log_probs, y[1]),
     jit_compile=True,
 )
-before = tf.function(AnswerLogProb(reference).call)
+before = tf.function(AnswerLogProb(reference).call, autograph=False)
 
 
-@tf.function
+@tf.function(autograph=False)
 def compare(ids, mask):
     ours, theirs = (m(ids[:, :-1]) for m in (model, reference))
     return [
@@ -307,24 +309,28 @@ def align(step, pairs, seed, beta=1.0, *, steps=64, looks=0):
 
     def after(number, loss):
         cool(number, loss)
-        if looks and number % (steps // looks) == 0:
+        if looks and number % looks == 0 and number < steps:
             curve.append([number, *evaluate(seed)])
 
     losses = train(step, source, steps, after=after)
     moved = in_parts(lambda *x: compiled_scores(x), *pairs) - known
-    return [*evaluate(seed), bits_per_byte()], losses, moved.mean(0), curve
+    row = evaluate(seed)
+    curve.append([steps, *row])
+    return [*row, bits_per_byte()], losses, moved, curve
 
 
-compiled_scores = tf.function(scorer.call)
+compiled_scores = tf.function(scorer.call, autograph=False)
 results, curves, moves = {}, [], {}
 for beta in (1.0, 0.3, 0.1):
     for seed, (pairs, _) in enumerate(people):
-        looks = 4 if beta == 0.1 else 0
+        looks = 16 if beta == 0.1 else 0
         row, losses, moved, curve = align(
             dpo_step, pairs, seed, beta, looks=looks
         )
         results.setdefault(f"DPO, β = {beta}", []).append(row)
-        moves.setdefault(beta, []).append([*moved, losses[-16:].mean()])
+        fell = np.mean(moved[:, 0] < 0)
+        end_loss = losses[-16:].mean()
+        moves.setdefault(beta, []).append([*moved.mean(0), fell, end_loss])
         curves += [curve] if looks else []
 # --8<-- [end:dpo]
 
@@ -454,7 +460,7 @@ keras.utils.set_random_seed(2)
 everything = np.array(list(itertools.product(range(4), repeat=3)))
 ids = np.pad(everything, [(0, 0), (1, 0)])[None]  # (1)!
 mask = np.pad(np.ones((1, 64, 3), bool), [(0, 0), (0, 0), (1, 0)])
-toy = AnswerLogProb(GPT(4, 3, 32, 2, 2))
+toy = AnswerLogProb(GPT(4, 3, 16, 2, 1))
 known = toy((ids, mask)).numpy()[0]
 true, beta = np.random.default_rng(0).normal(size=64), 0.5
 start = np.exp(known.astype(float))
@@ -481,9 +487,9 @@ def objective(p):
 print(f"all {len(start)} answers, {len(two)} pairs")
 print(f"before: distance {apart(start):.2f}, objective {objective(start):.3f}")
 source = itertools.repeat(((ids, mask), wins))
-train(step, source, 800, after=schedule(adam, 0.01, 800))
+train(step, source, 400, after=schedule(adam, 0.01, 400))
 p = np.exp(toy((ids, mask)).numpy()[0].astype(float))
-print(f"after:  distance below 0.01: {apart(p) < 0.01}", end="")
+print(f"after:  distance below 0.001: {apart(p) < 0.001}", end="")
 print(f", objective {objective(p):.3f}")
 partition = np.sum(start * np.exp(true / beta))
 print(f"β log Z: {beta * np.log(partition):.3f}")
@@ -500,8 +506,8 @@ for seed, (pairs, _) in enumerate(misled):
     r = (r - r.mean()) / r.std()
     for n in (1, 2, 4, 8):
         pick = r[:, :n].argmax(1)
-        seen = points[rows, pick]
-        proxy = r[rows, pick].mean()
+        seen = points[every, pick]
+        proxy = r[every, pick].mean()
         hacked.append([proxy, win_rate(seen), *seen.mean(0)[1:]])
 hacked = np.reshape(hacked, (3, 4, 4))
 print("best of  proxy      win rate  ended  tokens")
@@ -514,10 +520,12 @@ for n, line in zip((1, 2, 4, 8), hacked.swapaxes(0, 1), strict=True):
 # --8<-- [end:hacking]
 
 # --8<-- [start:falling]
-print("           chosen  rejected   loss")
+print("           chosen  rejected  chosen fell   loss")
 for beta, move in moves.items():
-    chosen, rejected, loss = np.mean(move, 0)
-    print(f"β = {beta:3}: {chosen:8.1f} {rejected:9.1f} {loss:6.2f}")
+    chosen, rejected, fell, loss = np.mean(move, 0)
+    print(
+        f"β = {beta:3}: {chosen:8.1f} {rejected:9.1f} {fell:12.2f} {loss:6.2f}"
+    )
 # --8<-- [end:falling]
 
 # --8<-- [start:equal]
