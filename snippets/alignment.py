@@ -558,22 +558,19 @@ for n in (2, 8, 64):
 # --8<-- [end:solution-best]
 
 # --8<-- [start:solution-samples]
-model.set_weights(base)
 align(dpo_step, people[0][0], 0, beta=0.1)
-ids = write(asked, 200)
-own, theirs, exact = (
-    np.array(x, float) for x in compare(ids, answer_mask(ids))
-)
+sets = [write(asked, seed) for seed in (200, 201, 202)]
+found = [compare(ids, answer_mask(ids)) for ids in sets]
+own, theirs, exact = np.concatenate(found, axis=1).astype(float)
 ratio = theirs - own
-estimates = {
-    "log ratio": -ratio,
-    "with control": np.expm1(ratio) - ratio,  # (1)!
-    "token by token": exact,
-}
-for name, one in estimates.items():
+never_negative = np.expm1(ratio) - ratio  # (1)!
+estimates = [-ratio, never_negative, exact]
+names = ["log ratio", "never negative", "token by token"]
+for name, one in zip(names, estimates, strict=True):
     error = one.std(ddof=1) / len(one) ** 0.5
-    print(f"{name:15} {one.mean():.2f} ± {error:.2f}, least {one.min():.1f}")
-    estimates[name] = error
-assert estimates["token by token"] < estimates["log ratio"]
-assert (np.expm1(ratio) - ratio >= 0).all()
+    print(f"{name:15} {one.mean():.1f} ± {error:.1f}")
+share = np.sort(never_negative)[-6:].sum() / never_negative.sum()
+print(f"six of {len(ratio)} answers make {share:.1f} of the second")
+assert never_negative.min() >= 0
+assert exact.std() < ratio.std()
 # --8<-- [end:solution-samples]
