@@ -169,7 +169,7 @@ people = [ask(seed) for seed in range(3)]
 for (ids, _), gaps in people:
     right = np.sign(gaps @ RULE)
     print(
-        f"{len(ids)} pairs, {np.mean(right == 0):.2f} ties,"
+        f"different {len(ids) / 512:.2f}, ties {np.mean(right == 0):.2f},"
         f" rule and people agree on {np.mean(right[right != 0] > 0):.2f}"
     )
 # --8<-- [end:pairs]
