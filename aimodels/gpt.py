@@ -50,6 +50,8 @@ class GPT(keras.Model):
         depth: how many blocks.
         hidden: E, width inside the feedforward networks; 4 D if None.
         dropout: share of the embeddings and of each block's branches set to zero in training.
+        feed_forward: a layer `[B, T, D]` → `[B, T, D]`; each block gets its own one, made from this
+            one's configuration, in place of `FeedForward`.
 
     Call:
         ids: `[B, T]` integers from 0 to V - 1, T at most M.
@@ -61,8 +63,8 @@ class GPT(keras.Model):
         new cache. An id or a position out of range gives NaN in every row that reads it.
 
     Raises:
-        ValueError: a size that is no whole number from 1; ids that are no integers, not of rank
-            2, or more than M; and what `Block` raises.
+        ValueError: a size that is no whole number from 1; a feed_forward that is no layer; ids that
+            are no integers, not of rank 2, or more than M; and what `Block` raises.
 
     Source: Radford et al. 2019, section 2.3, and its code, <https://github.com/openai/gpt-2>.
     Differs: GELU is exact, not its tanh form. Embeddings start with standard deviation 0.3 and
@@ -70,7 +72,17 @@ class GPT(keras.Model):
     """
 
     def __init__(
-        self, vocabulary, steps, width, heads, depth, *, hidden=None, dropout=0.0, **kwargs
+        self,
+        vocabulary,
+        steps,
+        width,
+        heads,
+        depth,
+        *,
+        hidden=None,
+        dropout=0.0,
+        feed_forward=None,
+        **kwargs,
     ):
         """Make and build all layers."""
         super().__init__(**kwargs)
@@ -85,8 +97,18 @@ class GPT(keras.Model):
         self.tokens = self.add_weight((vocabulary, width), start.clone(), name="tokens")
         self.positions = self.add_weight((steps, width), start.clone(), name="positions")
         self.drop = keras.layers.Dropout(dropout, dtype=policy)
+        if feed_forward is not None and not isinstance(feed_forward, keras.Layer):
+            raise ValueError(f"feed_forward must be a layer or None; received {feed_forward!r}")
+        self.feed_forward = keras.saving.serialize_keras_object(feed_forward)
         self.blocks = [
-            Block(heads, self.sizes["hidden"], dropout=dropout, name=f"block_{n}", dtype=policy)
+            Block(
+                heads,
+                self.sizes["hidden"],
+                dropout=dropout,
+                feed_forward=keras.saving.deserialize_keras_object(self.feed_forward),
+                name=f"block_{n}",
+                dtype=policy,
+            )
             for n in range(depth)
         ]
         self.norm = keras.layers.LayerNormalization(
@@ -150,7 +172,14 @@ class GPT(keras.Model):
 
     def get_config(self):
         """Return the arguments that make this model again."""
-        return {**keras.Layer.get_config(self), **self.sizes, "dropout": self.dropout}
+        config = {"dropout": self.dropout, "feed_forward": self.feed_forward}
+        return {**keras.Layer.get_config(self), **self.sizes, **config}
+
+    @classmethod
+    def from_config(cls, config):
+        """Return a model made from `get_config`."""
+        given = keras.saving.deserialize_keras_object(config.get("feed_forward"))
+        return cls(**{**config, "feed_forward": given})
 
 
 def next_token_loss(targets, logits, mask=None):
