@@ -148,7 +148,7 @@ def places(chosen, experts, slots, mask=None):
     asked = ops.one_hot(ops.reshape(chosen, (-1,)), experts, dtype="int32")  # [S K, M]
     if mask is not None:
         asked = asked * ops.cast(ops.repeat(mask, chosen.shape[1])[:, None], "int32")
-    order = ops.sum((ops.cumsum(asked, axis=0)) * asked, axis=1) - 1  # padding: -1
+    order = ops.sum(ops.cumsum(asked, axis=0) * asked, axis=1) - 1  # padding: -1
     return ops.reshape(ops.where(order < slots, order, -1), ops.shape(chosen))
 
 

@@ -130,6 +130,7 @@ class Block(keras.layers.Layer):
         memory_mask: boolean, broadcast to `[B, T, K]`.
         cache: keys and values of earlier steps, each `[B, H, M, F]`.
         index: whole number, how many steps the cache holds already.
+        token_mask: boolean `[B, T]`, handed to a `feed_forward` that takes one.
 
     Returns:
         `[B, T, D]`; with a cache, that and the new cache. After the last block of a stack with
@@ -196,7 +197,15 @@ class Block(keras.layers.Layer):
         return x + change if self.norm == "pre" else self.norms[n](x + change)
 
     def call(
-        self, x, memory=None, *, attention_mask=None, memory_mask=None, cache=None, index=None
+        self,
+        x,
+        memory=None,
+        *,
+        attention_mask=None,
+        memory_mask=None,
+        cache=None,
+        index=None,
+        token_mask=None,
     ):
         """Attend, read the memory if there is one, feed forward."""
         if self.cross != (memory is not None):
@@ -217,7 +226,8 @@ class Block(keras.layers.Layer):
         if self.read is not None:
             change = self.read(self.enter(1, x), memory, attention_mask=memory_mask)
             x = self.leave(1, x, self.drop(change))
-        x = self.leave(-1, x, self.feed(self.enter(-1, x)))
+        masks = {} if token_mask is None else {"token_mask": token_mask}
+        x = self.leave(-1, x, self.feed(self.enter(-1, x), **masks))
         return x if cache is None else (x, cache)
 
     def get_config(self):

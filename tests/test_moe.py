@@ -467,6 +467,16 @@ def test_a_block_takes_it_as_its_feedforward_network():
     close(y, z + np.asarray(block.feed(plain.norms[1](z))), 1e-4)
 
 
+def test_a_block_hands_on_the_mask():
+    block = Block(2, 1, feed_forward=made(4, 3, 5, 2, seed=3, evaluation_factor=0.5))
+    x, mask = normal(0, 2, 6, 4), np.array([[True, False] * 3, [False] * 2 + [True] * 4])
+    mask = ops.convert_to_tensor(mask)
+    read = x + np.asarray(block.attend(block.norms[0](x)))
+    y = block(x, token_mask=mask)
+    close(y, read + np.asarray(block.feed(block.norms[1](read), token_mask=mask)), 1e-4)
+    assert np.abs(np.asarray(y) - np.asarray(block(x))).max() > 0.1
+
+
 def mixed(**options):
     keras.utils.set_random_seed(0)
     return GPT(6, 8, 8, 2, 2, feed_forward=MixtureOfExperts(4, 6, 2, **options))
