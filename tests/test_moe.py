@@ -513,7 +513,8 @@ def test_a_gpt_with_a_limit_reads_only_the_past():
 
 def test_a_cache_gives_the_same_tokens():
     start = np.array([[1, 2], [3, 4]])
-    one, other = (generate(mixed(), start, 5, cache=cache) for cache in (True, False))
+    model = mixed()
+    one, other = (generate(model, start, 5, cache=cache) for cache in (True, False))
     assert one.tolist() == other.tolist()
 
 
@@ -525,8 +526,8 @@ def test_it_learns_by_heart_and_the_balance_is_in_the_loss():
     assert losses[0] > 1.5
     assert losses[-1] < 0.1
     heavy = mixed(balance=10.0)
-    step = make_step(heavy, keras.optimizers.Adam(0.0), next_token_loss, jit_compile=True)
-    assert float(step(text[:, :-1], text[:, 1:])) - losses[0] > 15  # 10 for each block, or more
+    heavy(text[:, :-1], training=True)
+    assert float(sum(heavy.losses)) > 15  # about 10 for each block
 
 
 # ---- bad arguments
