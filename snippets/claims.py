@@ -64,6 +64,23 @@ read, weights = attend([[9, 0, 0]], [[9, 1, 0]], [[0, 0, 1]])
 print("score 47:", weights.tolist(), read.tolist())
 # --8<-- [end:one-key]
 
+# --8<-- [start:lookup]
+from aimodels.knowledge import KnowledgeGraph
+
+x = np.array([1, 0])
+print("one row, W x:", np.array([[0.1, 0.9]]) @ x)
+
+table = np.array([[0.1, 0.9], [0.4, 0.6]])  # two entities, two coordinates
+print("x W:", x @ table, "row 0:", table[0])
+print("W x:", table @ x, "column 0:", table[:, 0])
+
+model = KnowledgeGraph(entities=2, relations=1, width=2, score="distmult")
+model.entities.assign(table)
+scores = np.array(model(np.array([[0, 0, 1]])))[0, 0]  # (1)!
+by_row = (model.relations[0] * table[0]) @ table.T
+print("scores from row 0:", np.allclose(scores, by_row))
+# --8<-- [end:lookup]
+
 # --8<-- [start:one-probability]
 from aimodels.gan import discriminator, optimal_discriminator
 

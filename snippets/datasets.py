@@ -107,6 +107,18 @@ for axis, name in zip(axes, ("china", "flower"), strict=True):
     axis.axis("off")
 # --8<-- [end:photographs]
 
+# --8<-- [start:graphs]
+from aimodels.datasets import knowledge_graph
+
+for name in ("umls", "nations"):
+    graph = knowledge_graph(name)
+    print(name, len(graph.entities), "entities", len(graph.relations), end=" ")
+    print("relations", [len(part) for part in graph[2:]], "triples")
+    head, relation, tail = graph.train[0]  # (1)!
+    print("   ", graph.train[0], end=" ")
+    print(graph.entities[head], graph.relations[relation], graph.entities[tail])
+# --8<-- [end:graphs]
+
 # --8<-- [start:handbook]
 from aimodels.datasets import handbook
 
@@ -138,6 +150,10 @@ arrays = {
     "fashion train y": clothes_train.y,
     "fashion test x": clothes_test.x,
     "fashion test y": clothes_test.y,
+    "umls train": knowledge_graph("umls").train,
+    "umls test": knowledge_graph("umls").test,
+    "nations train": knowledge_graph("nations").train,
+    "nations test": knowledge_graph("nations").test,
     "handbook en": np.frombuffer("".join(t.en for t in text).encode(), "u1"),
     "handbook zh": np.frombuffer("".join(t.zh for t in text).encode(), "u1"),
 }

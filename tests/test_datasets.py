@@ -18,6 +18,7 @@ from aimodels.datasets import (
     fingerprint,
     handbook,
     japanese_vowels,
+    knowledge_graph,
     photograph,
     split,
     standardize,
@@ -51,6 +52,19 @@ HASHES = {
     "fashion test": (
         "9cb30da854a18ab15a507c71b338b8907f46e6962a1612a246b4abbd904ce8df",
         "cc6d5fc84b712b5341f99f60f719c02808ce31cd225242985cca0fc25b71c4b7",
+    ),
+}
+
+GRAPHS = {
+    "umls": (
+        "fca1face438e697453eeaf88ebb5591e56327a6c6af15038bf08f4c9353228ed",
+        "b17aea5d7203a05414d64cc8cb600ff82869815644db9e219993eb4cd7f6dec4",
+        "1aa6556ae370de76478f44f49ef8460e14848be6e13aceb910932b0822d9cf88",
+    ),
+    "nations": (
+        "781fdef14c88ffce1b76cab6af90df76b3ff9008a72a97562974a8a72d529d96",
+        "92c26a8f0808cf0a6e1a5f0276629d8040ac286791bcdbbc3defda211a082a74",
+        "24ccca5322450c57bb29e4fb1723612f32aedb06d40f93c3cd69dac0e152269e",
     ),
 }
 
@@ -175,6 +189,55 @@ def test_fashion_mnist_says_what_to_install_when_absent(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("name", "entities", "relations", "sizes"),
+    [("umls", 135, 46, (5216, 652, 661)), ("nations", 14, 55, (1592, 199, 201))],
+)
+def test_a_knowledge_graph_has_the_published_counts_and_hashes(name, entities, relations, sizes):
+    graph = knowledge_graph(name)
+    parts = graph.train, graph.valid, graph.test
+    assert tuple(len(part) for part in parts) == sizes
+    assert tuple(fingerprint(part) for part in parts) == GRAPHS[name]
+    assert (len(graph.entities), len(graph.relations)) == (entities, relations)
+    for names in (graph.entities, graph.relations):
+        assert list(names) == sorted(set(names))
+    everything = np.concatenate(parts)
+    assert len({tuple(triple) for triple in everything.tolist()}) == sum(sizes)
+    assert set(graph.train[:, ::2].ravel()) == set(range(entities))
+    assert set(graph.train[:, 1]) == set(range(relations))
+
+
+def test_knowledge_graphs_begin_with_the_lines_of_their_files():
+    for name, first in (
+        ("umls", ("acquired_abnormality", "location_of", "experimental_model_of_disease")),
+        ("nations", ("netherlands", "militaryalliance", "uk")),
+    ):
+        graph = knowledge_graph(name)
+        h, r, t = graph.train[0]
+        assert (graph.entities[h], graph.relations[r], graph.entities[t]) == first
+
+
+def test_reading_a_knowledge_graph_does_not_import_pykeen():
+    code = (
+        "import sys; from aimodels.datasets import knowledge_graph; knowledge_graph('umls');"
+        "bad = {'pykeen', 'torch', 'keras'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_knowledge_graph_is_refused():
+    with pytest.raises(ValueError, match="name is 'freebase'; allowed are 'umls' and 'nations'"):
+        knowledge_graph("freebase")
+
+
+def test_another_pykeen_without_the_graphs_is_answered_with_the_version(tmp_path, monkeypatch):
+    (tmp_path / "pykeen").mkdir()
+    (tmp_path / "pykeen" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"has no umls; run: .* pykeen==1\.11\.1"):
+        knowledge_graph("umls")
+
+
+@pytest.mark.parametrize(
     ("missing", "load", "words"),
     [
         ("sklearn", diabetes, "run: pip install scikit-learn"),
@@ -183,6 +246,11 @@ def test_fashion_mnist_says_what_to_install_when_absent(tmp_path, monkeypatch):
         ("sklearn", lambda: photograph("china"), "run: pip install scikit-learn"),
         ("PIL", lambda: photograph("china"), "run: pip install pillow"),
         ("aeon", japanese_vowels, "run: pip install --no-deps aeon==1.6.0"),
+        (
+            "pykeen",
+            lambda: knowledge_graph("umls"),
+            "run: pip install --no-deps pykeen==1.11.1",
+        ),
     ],
 )
 def test_a_missing_package_is_named_with_the_command(monkeypatch, missing, load, words):
