@@ -13,6 +13,7 @@ from keras import ops
 
 from aimodels.gpt import _rows
 
+START = 0.5  # standard deviation of the vectors before training
 TIES = ("optimistic", "realistic", "pessimistic")
 
 
@@ -136,12 +137,14 @@ class KnowledgeGraph(keras.Model):
         if score in ("complex", "rotate") and width % 2:
             raise ValueError(f"width must be even for {score}; received {width}")
         self.options["score"] = score
-        spread = keras.initializers.RandomNormal
-        turns = keras.initializers.RandomUniform(-math.pi, math.pi)
-        start = turns if score == "rotate" else spread(0.5)
-        columns = width // 2 if score == "rotate" else width
-        self.entities = self.add_weight((entities, width), spread(0.5), name="entities")
-        self.relations = self.add_weight((relations, columns), start, name="relations")
+        draw = keras.initializers
+        if score == "rotate":
+            shape, start = (relations, width // 2), draw.RandomUniform(-math.pi, math.pi)
+        else:
+            shape, start = (relations, width), draw.RandomNormal(stddev=START)
+        vectors = draw.RandomNormal(stddev=START)  # with a seed of its own
+        self.entities = self.add_weight((entities, width), vectors, name="entities")
+        self.relations = self.add_weight(shape, start, name="relations")
         self.built = True
 
     def call(self, triples):

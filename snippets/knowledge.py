@@ -239,10 +239,9 @@ def fit(score, rate, seed=0, steps=400, loss=one_of_all):
     return model, train(step, pairs, steps)
 
 
-rates = {"transe": 0.1, "distmult": 0.3, "complex": 0.3, "rotate": 0.3}
 models, answers = {}, {}
-for score, rate in rates.items():
-    models[score], losses = fit(score, rate)
+for score in SCORES:
+    models[score], losses = fit(score, rate=0.1)
     answers[score] = np.array(models[score](graph.test))
     size = models[score].count_params()
     print(f"{score:9}{size} numbers, loss {losses[0]:.1f}", end=" ")
@@ -265,7 +264,7 @@ if "HANDBOOK_LONG" in os.environ:
     for score in SCORES:
         tried = {
             rate: on_valid(fit(score, rate, seed=9)[0])
-            for rate in (0.03, 0.1, 0.3, 1.0)
+            for rate in (0.03, 0.1, 0.3)
         }
         rate = max(tried, key=tried.get)
         runs = []
@@ -360,7 +359,7 @@ if "HANDBOOK_LONG" in os.environ:
     every = np.array([(h, r, 0) for h in range(E) for r in range(R)])
     p = 0
     for seed in range(5):
-        model, _ = fit("complex", rates["complex"], seed)
+        model, _ = fit("complex", 0.1, seed)
         parts = np.array_split(every, 20)
         tails = np.concatenate([np.array(model(part))[:, 0] for part in parts])
         p = p + scipy.special.softmax(tails, 1).reshape(E, R, E) / 5
@@ -471,7 +470,7 @@ def one_of_nine(answers, scores):
     return one_of_all(answers, ops.where(drawn | right, scores, -1e9))
 
 
-sampled, _ = fit("complex", rates["complex"], loss=one_of_nine)
+sampled, _ = fit("complex", 0.1, loss=one_of_nine)
 mrr = judged(np.array(sampled(graph.test)))["MRR"]
 full = judged(answers["complex"])["MRR"]
 print(f"MRR with all {E}: {full:.2f}, with about 8 drawn: {mrr:.2f}")

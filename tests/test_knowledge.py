@@ -216,7 +216,21 @@ def test_every_number_gets_a_gradient(score):
     with tf.GradientTape() as tape:
         loss = ops.sum(model(every) ** 2)
     for gradient in tape.gradient(loss, model.trainable_variables):
-        assert (np.abs(ops.convert_to_tensor(gradient)) > 0).all()
+        assert (np.abs(tf.convert_to_tensor(gradient)) > 0).all()
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_vectors_start_around_zero_and_angles_everywhere(score):
+    keras.utils.set_random_seed(0)
+    model = KnowledgeGraph(200, 100, 50, score)
+    tables = [np.asarray(table) for table in (model.entities, model.relations)]
+    for table in tables[: 1 if score == "rotate" else 2]:
+        assert abs(table.mean()) < 0.02
+        assert abs(table.std() - 0.5) < 0.02
+    if score == "rotate":
+        assert np.abs(np.histogram(tables[1], 4, (-np.pi, np.pi))[0] / 2500 - 0.25).max() < 0.03
+    else:
+        assert abs(np.corrcoef(tables[0][:100].ravel(), tables[1].ravel())[0, 1]) < 0.05
 
 
 @SAVING
