@@ -297,7 +297,7 @@ for name, scores in answers.items():
 # --8<-- [start:relations]
 kind = graph.test[:, 1]
 asked = np.bincount(kind, minlength=R)
-often = [r for r in np.argsort(-asked) if asked[r] >= 20]
+often = [r for r in np.argsort(-asked, kind="stable") if asked[r] >= 20]
 table = np.array(
     [
         [judged(scores, kind == r, out=not_self)["MRR"] for r in often]
