@@ -77,7 +77,7 @@ print("W x:", table @ x, "column 0:", table[:, 0])
 model = KnowledgeGraph(entities=2, relations=1, width=2, score="distmult")
 model.entities.assign(table)
 scores = np.array(model(np.array([[0, 0, 1]])))[0, 0]  # (1)!
-by_row = (model.relations[0] * table[0]) @ table.T
+by_row = (model.get_weights()[1][0] * table[0]) @ table.T
 print("scores from row 0:", np.allclose(scores, by_row))
 # --8<-- [end:lookup]
 

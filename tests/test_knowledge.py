@@ -193,7 +193,8 @@ def test_numbers_out_of_range_give_nan_and_leave_the_rest_alone(score, jit):
 @pytest.mark.parametrize("score", SCORES)
 def test_it_learns_by_heart_with_the_training_loop(score):
     keras.utils.set_random_seed(0)
-    triples = np.array([[0, 0, 1], [1, 0, 2], [2, 1, 0], [3, 1, 4], [4, 0, 3]])
+    # no two answers to a question, read in either direction: DistMult cannot tell them apart
+    triples = np.array([[0, 0, 1], [2, 0, 3], [4, 1, 0], [1, 1, 2]])
     model = KnowledgeGraph(5, 2, 8, score)
 
     def loss(y, scores):
@@ -201,7 +202,7 @@ def test_it_learns_by_heart_with_the_training_loop(score):
         return ops.mean(losses(y, scores, from_logits=True))
 
     step = make_step(model, keras.optimizers.Adam(0.05), loss, jit_compile=True)
-    pairs = ((x, x[:, [2, 0]]) for x in batches(triples, 5, 0))
+    pairs = ((x, x[:, [2, 0]]) for x in batches(triples, 4, 0))
     losses = train(step, pairs, 150)
     assert losses[0] > 1
     assert losses[-1] < 0.3
