@@ -84,7 +84,7 @@ def route(logits, top_k, renormalize=True):
 
 
 def balance_loss(p, chosen, mask=None):
-    """Return M Σ f P: 1 where experts share evenly, up to M where one gets everything.
+    """Return M Σ f P: 1 where experts share evenly, up to M / K where K of them get everything.
 
     Args:
         p: `[S, M]` probabilities of the router.
