@@ -424,7 +424,7 @@ for text in [t for i in few for t in (sections[i].en, sections[i].zh)]:
     given += [ids[:48], ids[40:88]]  # (1)!
 given = np.array(given)
 written = generate(model, given[:, :24], 24)
-print(f"word for word: {np.mean(written == given):.2f}")
+print(f"word for word: {np.mean((written == given)[:, 24:]):.2f}")
 for row in (1, 3):
     print("given:  ", repr(tokenizer.decode(given[row, 12:24])))
     print("written:", repr(tokenizer.decode(written[row, 24:40])))
