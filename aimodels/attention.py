@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 
-def _check_mask(name, mask, shape):
+def check_mask(name, mask, shape):
     """Raise ValueError unless `mask` is boolean and broadcasts to `shape`, which may hold None."""
     dtype = keras.backend.standardize_dtype(mask.dtype)
     if dtype != "bool":
@@ -64,7 +64,7 @@ def scaled_dot_product_attention(query, key, value, mask=None, heads=False):
     query = ops.divide(query, math.sqrt(query.shape[-1]))
     scores = ops.einsum(f"...q{h}f,...k{h}f->...{h}qk", query, key)
     if mask is not None:
-        _check_mask("mask", mask, scores.shape)
+        check_mask("mask", mask, scores.shape)
         half = keras.backend.standardize_dtype(scores.dtype) == "float16"
         scores = ops.where(mask, scores, -6e4 if half else -1e30)  # finite: -inf - -inf is NaN
     peak = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True, initial=-math.inf))
@@ -221,7 +221,7 @@ class MultiHeadAttention(keras.layers.Layer):
             keys, values = cache
         if attention_mask is not None:
             shape = (query.shape[0], query.shape[1], keys.shape[1 if cache is None else 2])
-            _check_mask("attention_mask", attention_mask, shape)
+            check_mask("attention_mask", attention_mask, shape)
         if cache is not None:
             attention_mask = earlier if attention_mask is None else attention_mask & earlier
         if attention_mask is not None:

@@ -12,8 +12,9 @@ import tensorflow as tf
 from keras import ops
 
 from aimodels.attention import causal_mask
+from aimodels.bert import look_up, token_loss
 from aimodels.logistic import softmax
-from aimodels.transformer import Block
+from aimodels.transformer import Block, block_parameters
 
 START = 0.3  # standard deviation of embeddings before training
 
@@ -25,17 +26,8 @@ def parameter_count(vocabulary, steps, width, depth, hidden=None):
     <https://arxiv.org/abs/2005.14165>, give the sizes.
     """
     hidden = 4 * width if hidden is None else hidden
-    attention = 4 * width * width + 4 * width
-    feed = 2 * width * hidden + hidden + width
     norm = 2 * width
-    return (vocabulary + steps) * width + depth * (attention + feed + 2 * norm) + norm
-
-
-def _rows(table, ids):
-    """Return rows of a table, NaN where there is none; compiled code would take another row."""
-    there = (ids >= 0) & (ids < table.shape[0])
-    rows = ops.take(table, ops.where(there, ids, 0), axis=0)
-    return ops.where(there[..., None], rows, float("nan"))
+    return (vocabulary + steps) * width + depth * block_parameters(width, hidden) + norm
 
 
 @keras.saving.register_keras_serializable("aimodels")
@@ -143,7 +135,7 @@ class GPT(keras.Model):
         steps = ops.shape(ids)[1]
         first = 0 if index is None else ops.cast(index, "int32")
         positions = ops.arange(steps) + first
-        x = self.drop(_rows(self.tokens, ids) + _rows(self.positions, positions))
+        x = self.drop(look_up(self.tokens, ids) + look_up(self.positions, positions))
         mask = causal_mask(steps) if cache is None else None  # a cache brings its own
         new = []
         for n, block in enumerate(self.blocks):
@@ -183,38 +175,8 @@ class GPT(keras.Model):
 
 
 def next_token_loss(targets, logits, mask=None):
-    """Return the mean cross-entropy in nats: -log of the probability of each target.
-
-    Args:
-        targets: `[B, T]` integers from 0 to V - 1, the tokens that came next.
-        logits: `[B, T, V]`.
-        mask: boolean `[B, T]`, True where a target counts; the others may be any integer.
-
-    Returns:
-        One float32 number, at least 0; NaN where no target counts. A target out of range is an
-        error of TensorFlow, or NaN in code compiled by XLA.
-
-    Raises:
-        ValueError: targets or a mask of another shape or type.
-    """
-    shape = tuple(logits.shape[:-1])
-    for name, array, kind in (("targets", targets, "int"), ("mask", mask, "bool")):
-        if array is None:
-            continue
-        dtype = keras.backend.standardize_dtype(array.dtype)
-        sizes = zip(array.shape, shape, strict=False)
-        fits = all(None in pair or pair[0] == pair[1] for pair in sizes)
-        if len(array.shape) != len(shape) or not fits or kind not in dtype:
-            raise ValueError(
-                f"{name} must be {kind} {shape}; received {dtype} {tuple(array.shape)}"
-            )
-    if mask is not None:
-        targets = ops.where(mask, targets, 0)
-    logits = ops.cast(logits, "float32")
-    losses = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
-    if mask is None:
-        return ops.mean(losses)
-    return ops.sum(ops.where(mask, losses, 0.0)) / ops.sum(ops.cast(mask, "float32"))
+    """Return `token_loss`: each target is the token that came next."""
+    return token_loss(targets, logits, mask)
 
 
 def probabilities(logits, temperature=1.0, top_k=None, top_p=None):

@@ -108,6 +108,14 @@ class FeedForward(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
+def block_parameters(width, hidden):
+    """Return how many numbers a `Block` without `cross` learns; the number of heads changes nothing."""
+    attention = 4 * width * width + 4 * width
+    feed = 2 * width * hidden + hidden + width
+    norm = 2 * width
+    return attention + feed + 2 * norm
+
+
 @keras.saving.register_keras_serializable("aimodels")
 class Block(keras.layers.Layer):
     """Attention, then a feedforward network, each added to its input and normalized.

@@ -7,7 +7,7 @@ by row from the upper left, S tokens: T + 1 with the class token, else T; D widt
 import keras
 from keras import ops
 
-from aimodels.transformer import Block
+from aimodels.transformer import Block, block_parameters
 
 POOLS = ("token", "mean")
 
@@ -108,9 +108,8 @@ def parameter_count(classes, image_size, patch, *, width, depth, hidden, channel
     extra = 1 if pool == "token" else 0
     embed = patch * patch * channels * width + width
     positions = (rows * columns + extra) * width + extra * width  # and the class token itself
-    attention, feed = 4 * width * width + 4 * width, 2 * width * hidden + hidden + width
     norm, head = 2 * width, classes * (width + 1)
-    return embed + positions + depth * (attention + feed + 2 * norm) + norm + head
+    return embed + positions + depth * block_parameters(width, hidden) + norm + head
 
 
 def multiply_adds(classes, image_size, patch, *, width, depth, hidden, channels=3, pool="token"):

@@ -9,7 +9,13 @@ import pytest
 import tensorflow as tf
 
 from aimodels.attention import causal_mask, padding_mask
-from aimodels.transformer import Block, FeedForward, rotate, sinusoidal_positions
+from aimodels.transformer import (
+    Block,
+    FeedForward,
+    block_parameters,
+    rotate,
+    sinusoidal_positions,
+)
 
 SAVING = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 ONE_KEY = pytest.mark.filterwarnings("ignore:.*softmax over axis:UserWarning")
@@ -173,7 +179,8 @@ def test_the_parameters_of_a_block_are_as_many_as_the_formula_says(cross):
     assert block.count_params() == wanted
     usual = Block(2, 32)
     usual.build((None, None, 8))
-    assert usual.count_params() == 12 * 8**2 + 13 * 8
+    assert usual.count_params() == block_parameters(8, 32) == 12 * 8**2 + 13 * 8
+    assert block_parameters(width, hidden) == 4 * width**2 + 2 * width * hidden + hidden + 9 * width
 
 
 # ---- what must hold for any input
