@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from aimodels.gpt import _rows
+from aimodels.bert import look_up
 
 START = 0.5  # standard deviation of the vectors before training
 TIES = ("optimistic", "realistic", "pessimistic")
@@ -156,9 +156,9 @@ class KnowledgeGraph(keras.Model):
                 f"triples must be integers [B, 3], B at least 1; received {dtype} {shape}"
             )
         score, table = SCORES[self.options["score"]], ops.convert_to_tensor(self.entities)
-        head = _rows(table, triples[:, 0])[:, None]
-        relation = _rows(ops.convert_to_tensor(self.relations), triples[:, 1])[:, None]
-        tail = _rows(table, triples[:, 2])[:, None]
+        head = look_up(table, triples[:, 0])[:, None]
+        relation = look_up(ops.convert_to_tensor(self.relations), triples[:, 1])[:, None]
+        tail = look_up(table, triples[:, 2])[:, None]
         return ops.stack([score(head, relation, table), score(table, relation, tail)], axis=1)
 
     def get_config(self):
