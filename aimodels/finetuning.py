@@ -103,7 +103,8 @@ class LoRA(keras.layers.Layer):
 
     def call(self, x):
         """Multiply by the frozen kernel and, beside it, by A and B."""
-        y = low_rank_dense(x, self.dense.kernel, self.a, self.b, self.alpha / self.rank)
+        a, b = (ops.cast(matrix, self.compute_dtype) for matrix in (self.a, self.b))
+        y = low_rank_dense(x, self.dense.kernel, a, b, self.alpha / self.rank)
         if self.dense.bias is not None:
             y = y + self.dense.bias
         return self.dense.activation(y)
@@ -123,17 +124,13 @@ class LoRA(keras.layers.Layer):
 
     def get_config(self):
         """Return the arguments that make this layer again."""
-        dense = keras.saving.serialize_keras_object(self.dense)
-        config = {"dense": dense, "inputs": self.dense.kernel.shape[0]}
+        config = {"dense": keras.saving.serialize_keras_object(self.dense)}
         return {**super().get_config(), **config, "rank": self.rank, "alpha": self.alpha}
 
     @classmethod
     def from_config(cls, config):
         """Return a layer made from `get_config`."""
-        dense, inputs = keras.saving.deserialize_keras_object(config["dense"]), config["inputs"]
-        dense.build((None, inputs))
-        kept = {key: value for key, value in config.items() if key not in ("dense", "inputs")}
-        return cls(dense, **kept)
+        return cls(**{**config, "dense": keras.saving.deserialize_keras_object(config["dense"])})
 
 
 def adapt(model, names, rank, alpha=None):
@@ -256,11 +253,13 @@ class LayerwiseAdam(keras.optimizers.Adam):
         if missing:
             raise ValueError(f"factors must name every variable; received none for {missing[0]}")
         super().build(variables)
+        self.rates = [self.factors[v.path] for v in variables]  # the step sees no paths
 
     def update_step(self, gradient, variable, learning_rate):
         """Take Adam's step with the rate of this variable."""
         # Not the gradient: Adam divides by its size, and a factor there would cancel.
-        super().update_step(gradient, variable, learning_rate * self.factors[variable.path])
+        factor = self.rates[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
 
     def get_config(self):
         """Return the arguments that make this optimizer again."""

@@ -58,8 +58,13 @@ def vit(**options):
     return model
 
 
+def numbers(value, dtype=None):
+    array = ops.convert_to_tensor(value).numpy()
+    return array.astype(dtype or array.dtype)  # a copy
+
+
 def values(variables):
-    return [np.array(v) for v in variables]
+    return [numbers(v) for v in variables]
 
 
 def stir(adapters, seed=0):
@@ -141,23 +146,23 @@ def test_outputs_and_gradients_equal_those_of_keras(shape, rank, alpha, lead, op
 
 def test_at_first_the_output_is_bit_for_bit_that_of_the_dense_layer():
     layer, x = dense(6, 4, activation="gelu"), normal(9, 5, 6)
-    before = np.array(layer(x))
+    before = numbers(layer(x))
     assert np.array_equal(LoRA(layer, 2, 16)(x), before)
 
 
 def test_a_starts_away_from_zero_and_b_at_zero():
     adapter = LoRA(dense(6, 4), 2)
-    assert np.abs(np.array(adapter.a)).min() > 0
-    assert not np.array(adapter.b).any()
+    assert np.abs(numbers(adapter.a)).min() > 0
+    assert not numbers(adapter.b).any()
 
 
 def test_without_alpha_the_scale_is_one():
     adapter = LoRA(dense(6, 4), 3)
     stir([adapter])
-    close(adapter.update(), np.array(adapter.a) @ np.array(adapter.b))
+    close(adapter.update(), numbers(adapter.a) @ numbers(adapter.b))
     adapter = LoRA(dense(6, 4), 2, 3)
     stir([adapter])
-    close(adapter.update(), 1.5 * np.array(adapter.a) @ np.array(adapter.b))
+    close(adapter.update(), 1.5 * numbers(adapter.a) @ numbers(adapter.b))
 
 
 def test_only_a_and_b_are_trained_whatever_trainable_is_set_to():
@@ -179,13 +184,13 @@ def test_keras_leaves_the_bias_trainable_and_we_do_not():
 def test_the_update_has_no_more_than_its_rank():
     adapter = LoRA(dense(9, 8), 3)
     stir([adapter])
-    assert np.linalg.matrix_rank(np.array(adapter.update())) == 3
+    assert np.linalg.matrix_rank(numbers(adapter.update())) == 3
 
 
 def test_merging_keeps_the_output_and_leaves_a_plain_trainable_layer():
     adapter, x = LoRA(dense(6, 4, activation="tanh"), 2, 8), normal(9, 5, 6)
     stir([adapter])
-    before = np.array(adapter(x))
+    before = numbers(adapter(x))
     merged = adapter.merge()
     assert type(merged) is keras.layers.Dense
     assert len(merged.trainable_variables) == 2
@@ -199,27 +204,25 @@ def test_merging_keeps_the_output_and_leaves_a_plain_trainable_layer():
 def test_it_follows_the_policy_and_a_and_b_keep_at_least_float32(policy):
     adapter, x = LoRA(dense(6, 4, dtype=policy), 2), normal(9, 5, 6)
     stir([adapter])
-    wanted = x @ np.array(adapter.dense.kernel.value, "float64")
-    wanted = wanted + np.array(adapter.dense.bias.value, "float64")
-    wanted = wanted + x @ np.array(adapter.update(), "float64")
+    wanted = x @ numbers(adapter.dense.kernel.value, "float64")
+    wanted = wanted + numbers(adapter.dense.bias.value, "float64")
+    wanted = wanted + x @ numbers(adapter.update(), "float64")
     y = adapter(x)
     assert keras.backend.standardize_dtype(y.dtype) == policy.removeprefix("mixed_")
     assert adapter.a.dtype == ("float64" if policy == "float64" else "float32")
-    y = np.array(ops.cast(y, "float64"))
+    y = numbers(ops.cast(y, "float64"))
     assert np.abs(y - wanted).max() < 0.03 * np.abs(wanted).max()
     kernel = adapter.dense.kernel.dtype
     merged = adapter.merge()
     assert merged.kernel.dtype == kernel
-    assert (
-        np.abs(np.array(ops.cast(merged(x), "float64")) - wanted).max() < 0.03 * abs(wanted).max()
-    )
+    assert np.abs(numbers(ops.cast(merged(x), "float64")) - wanted).max() < 0.03 * abs(wanted).max()
 
 
 def test_a_step_too_small_for_float16_is_not_lost():
     adapter = LoRA(dense(4, 4, dtype="float16"), 1)
     adapter.a.assign(np.ones((4, 1)))
     adapter.a.assign_add(np.full((4, 1), 1e-4))
-    assert (np.array(adapter.a) > 1).all()
+    assert (numbers(adapter.a) > 1).all()
 
 
 def test_compiled_it_gives_the_same_numbers_and_a_nan_stays_in_its_row():
@@ -248,6 +251,20 @@ def test_a_saved_layer_gives_the_same_numbers(tmp_path):
     assert len(again.trainable_variables) == 2
 
 
+@SAVING
+def test_lora_of_keras_comes_back_with_both_matrices_zero_and_ours_does_not(tmp_path):
+    theirs, ours = dense(6, 4), LoRA(dense(6, 4), 2)
+    theirs.enable_lora(2)
+    theirs.lora_kernel_b.assign(np.ones((2, 4)))
+    stir([ours])
+    for name, layer, zero in (("theirs", theirs, True), ("ours", ours, False)):
+        inputs = keras.Input((6,))
+        keras.Model(inputs, layer(inputs)).save(tmp_path / f"{name}.keras")
+        again = keras.models.load_model(tmp_path / f"{name}.keras").layers[-1]
+        pair = (again.lora_kernel_a, again.lora_kernel_b) if zero else (again.a, again.b)
+        assert [numbers(v).any() for v in pair] == [not zero, not zero]
+
+
 def test_the_configuration_makes_the_same_layer():
     config = LoRA(dense(6, 4), 2, 3, name="n").get_config()
     again = LoRA.from_config(config)
@@ -272,6 +289,7 @@ def test_an_alpha_that_is_not_positive_is_refused(alpha):
         LoRA(dense(6, 4), 2, alpha)
 
 
+@SAVING
 def test_layers_that_cannot_be_adapted_are_refused():
     text = "dense must be built, so that its shape is known; d is not"
     with pytest.raises(ValueError, match=message(text)):
@@ -293,7 +311,7 @@ def test_layers_that_cannot_be_adapted_are_refused():
 
 def test_chosen_layers_are_adapted_and_the_output_stays():
     model, x = vit(), normal(0, 3, 4, 4, 1)
-    before, weights = np.array(model(x)), model.count_params()
+    before, weights = numbers(model(x)), model.count_params()
     adapters = adapt(model, ("query", "value"), 2)
     assert np.array_equal(model(x), before)
     assert model.count_params() - weights == 2 * 2 * 2 * (8 + 8)
@@ -301,13 +319,13 @@ def test_chosen_layers_are_adapted_and_the_output_stays():
     assert [model.blocks[n].attend.value for n in (0, 1)] == adapters[1::2]
     assert type(model.blocks[0].attend.key) is keras.layers.Dense
     stir(adapters)
-    assert np.abs(np.array(model(x)) - before).max() > 1e-3
+    assert np.abs(numbers(model(x)) - before).max() > 1e-3
 
 
 def test_every_projection_and_feedforward_layer_of_gpt_can_be_adapted():
     model = GPT(11, 6, width=8, heads=2, depth=2)
     ids = np.arange(6)[None]
-    before = np.array(model(ids))
+    before = numbers(model(ids))
     names = ("query", "key", "value", "merge", "widen", "narrow")
     adapters = adapt(model, names, 1)
     assert len(adapters) == 12
@@ -315,7 +333,7 @@ def test_every_projection_and_feedforward_layer_of_gpt_can_be_adapted():
     assert trainable_count(model) == 2 * (4 * (8 + 8) + 2 * (8 + 32))
     assert np.array_equal(model(ids), before)
     stir(adapters)
-    with_lora = np.array(model(ids))
+    with_lora = numbers(model(ids))
     assert merge(model) == 12
     close(model(ids), with_lora, 1e-5)
 
@@ -331,7 +349,7 @@ def test_merging_a_model_takes_every_adapter_out_again():
     plain, names = model.count_params(), [v.path for v in model.weights]
     adapters = adapt(model, ("query", "narrow", "head"), 2, 8)
     stir(adapters)
-    tuned = np.array(model(x))
+    tuned = numbers(model(x))
     assert merge(model) == 5
     close(model(x), tuned, 1e-5)
     assert model.count_params() == plain
@@ -387,6 +405,7 @@ def test_a_layer_of_two_owners_gets_one_adapter():
             super().__init__()
             self.first, self.second = Holder(), Holder()
             self.second.inner = self.first.inner
+            self.built = True
 
         def call(self, x):
             return self.second.inner(self.first.inner(x))
@@ -401,7 +420,7 @@ def test_a_layer_of_two_owners_gets_one_adapter():
     assert model.first.inner is model.second.inner
     stir([model.first.inner])
     x = normal(0, 2, 4)
-    before = np.array(model(x))
+    before = numbers(model(x))
     merge(model)
     assert model.first.inner is model.second.inner
     close(model(x), before)
@@ -421,7 +440,7 @@ def test_all_but_the_head_is_frozen_and_a_step_leaves_it_alone():
     step = make_step(model, optimizer, lambda y, z: ops.mean((y - z) ** 2))
     step(normal(0, 2, 4, 4, 1), normal(1, 2, 3))
     assert all(np.array_equal(a, b) for a, b in zip(before, values(frozen), strict=True))
-    assert not np.array_equal(model.head.bias, np.zeros(3))
+    assert numbers(model.head.bias).any()
     assert sum(v.shape.num_elements() for v in optimizer.variables[2:]) == 2 * (8 * 3 + 3)
 
 
@@ -465,11 +484,11 @@ def test_statistics_of_a_frozen_normalization_stay_and_of_a_kept_one_are_not_tra
     x = 5 + normal(0, 8, 3)
     freeze(model, head)
     model(x, training=True)
-    assert not np.array(norm.moving_mean).any()
+    assert not numbers(norm.moving_mean).any()
     freeze(model, norm)
     assert [v.name for v in model.trainable_variables] == ["gamma", "beta"]
     model(x, training=True)
-    assert np.array(norm.moving_mean).all()
+    assert numbers(norm.moving_mean).all()
 
 
 def test_what_is_not_part_of_the_model_cannot_be_kept():
@@ -484,9 +503,9 @@ def test_a_step_made_before_freezing_still_trains_what_is_frozen_now():
     step = make_step(model, keras.optimizers.SGD(0.1), lambda y, z: ops.mean((y - z) ** 2))
     step(*data)
     freeze(model, model.head)
-    before = np.array(model.embed.kernel)
+    before = numbers(model.embed.kernel)
     step(*data)
-    assert not np.array_equal(model.embed.kernel, before)
+    assert not np.array_equal(numbers(model.embed.kernel), before)
 
 
 # ---- rates by depth
@@ -527,14 +546,15 @@ def test_every_variable_takes_the_steps_of_adam_with_its_own_rate():
         for g in gradients:
             adam.apply([ops.convert_to_tensor(g)], [alone])
         close(named[name], alone, 1e-6)
-    assert np.array_equal(named["still"], start)
+    assert np.array_equal(numbers(named["still"]), start)
 
 
 def test_with_all_factors_one_it_is_adam_compiled_too():
-    data, made = (normal(0, 2, 4, 4, 1), normal(1, 2, 3)), []
+    data, made = (normal(0, 2, 3), normal(1, 2, 2)), []
     for kind in ("ours", "theirs"):
         keras.utils.set_random_seed(0)
-        model = vit(name="v")
+        layers = [keras.layers.Dense(4, "tanh", name="low"), keras.layers.Dense(2, name="top")]
+        model = keras.Sequential([keras.Input((3,)), *layers])
         factors = depth_factors([model.trainable_variables], 1)
         ours = kind == "ours"
         optimizer = LayerwiseAdam(0.01, factors) if ours else keras.optimizers.Adam(0.01)
