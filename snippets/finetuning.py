@@ -317,8 +317,6 @@ axis.legend()
 
 # --8<-- [start:long-cost]
 if "HANDBOOK_LONG" in os.environ:
-    import ctypes
-    import gc
     import time
     from pathlib import Path
 
@@ -330,6 +328,8 @@ if "HANDBOOK_LONG" in os.environ:
     big = VisionTransformer(5, 28, 7, **sizes)
     big.build((None, 28, 28, 1))
     print(f"{big.count_params():,} parameters")
+    Path("/proc/self/clear_refs").write_text("5", "ascii")  # (1)!
+    begin = megabytes("VmRSS")
     print("                trained   counted      peak     step")
     for name in ("head alone", "LoRA, R = 4", "full"):
         if name == "head alone":
@@ -339,10 +339,6 @@ if "HANDBOOK_LONG" in os.environ:
             freeze(big, big)
         else:
             freeze(big, big.head, *adapt(big, PARTS, 4))
-        gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # (1)!
-        Path("/proc/self/clear_refs").write_text("5", "ascii")  # (2)!
-        begin = megabytes("VmRSS")
         step = make_step(big, keras.optimizers.Adam(), cross_entropy)
         times = []
         for _ in range(8):

@@ -338,6 +338,11 @@ def test_every_projection_and_feedforward_layer_of_gpt_can_be_adapted():
     close(model(ids), with_lora, 1e-5)
 
 
+def test_adapters_come_in_the_order_of_the_model():
+    adapters = adapt(vit(), ("head", "query", "embed"), 2)
+    assert [adapter.name for adapter in adapters] == ["embed", "query", "query", "head"]
+
+
 def test_a_block_alone_can_be_adapted():
     block = Block(2, 12)
     block.build((None, 3, 8))
