@@ -30,7 +30,7 @@ class Handbook:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def run(self, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))
         }
