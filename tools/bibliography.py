@@ -6,7 +6,7 @@ A page cites with `[@vaswani2017]`; the site shows the label and links to the en
 import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -117,6 +117,7 @@ def _field(entry: Entry, name: str) -> str:
     return _plain(entry.fields.get(name, ""))
 
 
+@cache  # a label is compared with those of all entries, for every citation
 def _plain(latex: str) -> str:
     """Return text without LaTeX commands and braces."""
     return " ".join(str(Text.from_latex(latex)).split())
