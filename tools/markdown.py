@@ -184,6 +184,8 @@ def figure(svg: str, alt: str, class_name: str, caption: str = "", prefix: str =
         svg,
         flags=re.DOTALL,
     )
+    # Nothing refers to an image, and one that is drawn twice has its id twice.
+    svg = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", svg)
     if prefix:
         for start in ('id="', "url(#", 'href="#'):
             svg = re.sub(
