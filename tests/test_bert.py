@@ -523,3 +523,23 @@ def test_a_mask_must_be_boolean_and_fit(padding):
         model(ids(0, 1, 4), attention_mask=np.ones((4, 4), "float32"))
     with pytest.raises(ValueError, match="attention_mask must broadcast to"):
         model(ids(0, 2, 4), attention_mask=np.ones((2, 3), bool))
+
+
+def test_a_classifier_hands_the_mask_on(small):
+    classifier, ids = randomize(Classifier(small, 3)), np.array([[1, 2, 3, 4]])
+    mask = np.array([[[True, True, False, True]]])
+    changed = np.array([[1, 2, 5, 4]])
+    masked = np.asarray(classifier(ids, attention_mask=mask))
+    np.testing.assert_allclose(masked, classifier(changed, attention_mask=mask), atol=1e-5)
+    assert np.abs(np.asarray(classifier(ids) - classifier(changed))).max() > 1e-3
+
+
+def test_rotation_tells_the_order_where_positions_are_alike():
+    def swapped(rotary):
+        model = randomize(BERT(11, 8, 8, 2, 2, rotary=rotary))
+        model.positions.assign(model.positions * 0)
+        one, other = (np.asarray(model(np.array([row])))[0, 0] for row in ([1, 2, 3], [1, 3, 2]))
+        return np.abs(one - other).max()
+
+    assert swapped(False) < 1e-5
+    assert swapped(True) > 1e-3
