@@ -40,7 +40,7 @@ def mask_tokens(ids, rng, vocabulary, mask, special=(), *, rate=0.15):
     """
     ids = np.asarray(ids)
     special = sorted({mask, *special})
-    _whole("vocabulary", vocabulary)
+    check_size("vocabulary", vocabulary)
     for name, numbers in (("ids", ids), ("special", np.asarray(special))):
         if numbers.dtype.kind not in "iu":
             raise ValueError(f"{name} must be integers; received {numbers.dtype}")
@@ -170,7 +170,7 @@ class BERT(keras.Model):
         self.sizes |= {"depth": depth, "segments": segments}
         self.sizes["hidden"] = 4 * width if hidden is None else hidden
         for name, size in self.sizes.items():
-            _whole(name, size)
+            check_size(name, size)
         if padding is not None and padding not in range(vocabulary):
             raise ValueError(f"padding must be 0 to {vocabulary - 1} or None; received {padding!r}")
         self.options = {"padding": padding, "rotary": rotary, "dropout": dropout}
@@ -293,7 +293,7 @@ class Classifier(_Head):
     def __init__(self, encoder, classes, dropout=0.0, **kwargs):
         """Make and build the layers."""
         super().__init__(encoder, **kwargs)
-        _whole("classes", classes)
+        check_size("classes", classes)
         width, policy = encoder.sizes["width"], self.dtype_policy
         self.classes, self.dropout = classes, dropout
         self.pooler = keras.layers.Dense(width, "tanh", name="pooler", dtype=policy)
@@ -313,7 +313,7 @@ class Classifier(_Head):
         return {**super().get_config(), "classes": self.classes, "dropout": self.dropout}
 
 
-def _whole(name, size):
+def check_size(name, size):
     """Raise ValueError unless `size` is a whole number from 1."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"{name} must be an integer of at least 1; received {size!r}")

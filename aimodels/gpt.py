@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from aimodels.attention import causal_mask
-from aimodels.bert import look_up, token_loss
+from aimodels.bert import check_size, look_up, token_loss
 from aimodels.logistic import softmax
 from aimodels.transformer import Block, block_parameters
 
@@ -82,8 +82,7 @@ class GPT(keras.Model):
         self.sizes |= {"heads": heads, "depth": depth}
         self.sizes["hidden"] = 4 * width if hidden is None else hidden
         for name, size in self.sizes.items():
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be an integer of at least 1; received {size!r}")
+            check_size(name, size)
         self.dropout, policy = dropout, self.dtype_policy
         start = keras.initializers.RandomNormal(stddev=START)
         self.tokens = self.add_weight((vocabulary, width), start.clone(), name="tokens")
