@@ -274,6 +274,7 @@ dpo_step = make_step(
     jit_compile=True,
 )
 before = tf.function(AnswerLogProb(reference).call, autograph=False)
+prior = [in_parts(lambda *x: before(x), *pairs) for pairs, _ in people]
 
 
 @tf.function(autograph=False)
@@ -302,9 +303,8 @@ def evaluate(seed):
 
 def align(step, pairs, seed, beta=1.0, *, steps=64, looks=0):
     restart(model, policy_adam)
-    known = in_parts(lambda *x: before(x), *pairs)
-    prices = np.full(len(known), beta, "float32")
-    source = batches((pairs, (known, prices)), 16, seed)
+    prices = np.full(len(prior[seed]), beta, "float32")
+    source = batches((pairs, (prior[seed], prices)), 16, seed)
     cool, curve = schedule(policy_adam, 0.0007, steps), []
 
     def after(number, loss):
@@ -313,7 +313,7 @@ def align(step, pairs, seed, beta=1.0, *, steps=64, looks=0):
             curve.append([number, *evaluate(seed)])
 
     losses = train(step, source, steps, after=after)
-    moved = in_parts(lambda *x: compiled_scores(x), *pairs) - known
+    moved = in_parts(lambda *x: compiled_scores(x), *pairs) - prior[seed]
     row = evaluate(seed)
     curve.append([steps, *row])
     return [*row, bits_per_byte()], losses, moved, curve

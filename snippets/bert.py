@@ -221,8 +221,8 @@ def pretrain(model, step, optimizer, steps, rate, *, looks=4, peak=0.004):
 
 
 print("parameters:", model.count_params())
-curve = pretrain(model, step, optimizer, 1600, 0.4, looks=8)
-for number, loss, right in curve[1::2]:
+curve = pretrain(model, step, optimizer, 1400, 0.4, looks=7)
+for number, loss, right in curve[::2]:
     print(f"step {number:4.0f}: loss {loss:.2f}, right {right:.3f}")
 trained = bert.get_weights()
 after_pretraining = [variable.numpy() for variable in model.variables]

@@ -26,10 +26,15 @@ from tools.peers import (
     keras_hub_installed,
     torch_generation,
     torch_installed,
+    torch_products,
     torch_training,
 )
 
 Step = Callable[[], object]
+
+
+# Batch and sizes of the models that are trained.
+GPTS = ((16, Size(1000, 128, 128, 4, 4)), (8, Size(2000, 128, 256, 8, 4)))
 
 
 class Case(NamedTuple):
@@ -165,7 +170,7 @@ def gpt() -> Iterator[Case]:
     from aimodels.gpt import GPT, next_token_loss
     from aimodels.training import make_step
 
-    for batch, size in ((16, Size(1000, 128, 128, 4, 4)), (8, Size(2000, 128, 256, 8, 4))):
+    for batch, size in GPTS:
         ids = np.random.default_rng(0).integers(0, size.words, (batch, size.steps + 1), "int32")
 
         def stepped(model: Any, ids: Any = ids) -> Step:
@@ -180,6 +185,27 @@ def gpt() -> Iterator[Case]:
         if torch_installed():
             peers |= torch_training(size, ids)
         yield Case(f"GPT step B={batch} {size}", stepped(GPT(*size)), peers, 3 * size.work(batch))
+
+
+def products() -> Iterator[Case]:
+    """The matrix products of a GPT's training step and nothing else: what is left to the library."""
+    import numpy as np
+    import tensorflow as tf
+
+    for batch, size in GPTS:
+        arrays = [(tf.random.normal(a), tf.random.normal(b)) for a, b in size.products(batch)]
+
+        def multiply(arrays: Any = arrays) -> list:
+            return [tf.matmul(a, b) for a, b in arrays]
+
+        def finished(step: Callable[[], list]) -> Step:
+            return lambda: np.asarray(step()[-1])  # waits
+
+        plain, compiled = tf.function(multiply), tf.function(multiply, jit_compile=True)
+        peers = {"TensorFlow, no XLA": finished(plain)}
+        if torch_installed():
+            peers["PyTorch"] = torch_products(arrays)
+        yield Case(f"products B={batch} {size}", finished(compiled), peers, 3 * size.work(batch))
 
 
 def generation() -> Iterator[Case]:
@@ -205,7 +231,7 @@ def generation() -> Iterator[Case]:
         )
 
 
-PARTS = {part.__name__: part for part in (attention, lstm, cnn, gpt, generation)}
+PARTS = {part.__name__: part for part in (attention, lstm, cnn, gpt, products, generation)}
 
 
 def peak(threads: int) -> float:

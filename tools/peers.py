@@ -29,6 +29,21 @@ class Size(NamedTuple):
         blocks = self.depth * (12 * self.width**2 + 2 * self.steps * self.width)
         return 2 * batch * self.steps * (blocks + self.words * self.width)
 
+    def products(self, batch: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Return the shapes of all matrix products of a training step, as pairs."""
+        rows, wide, share = batch * self.steps, 4 * self.width, self.width // self.heads
+        weights = [(self.width, self.width)] * 4 + [(self.width, wide), (wide, self.width)]
+        pairs: list = []
+        for one, other in [*weights * self.depth, (self.width, self.words)]:
+            # Forward, the gradient of the input, the gradient of the weights.
+            pairs += [((rows, one), (one, other)), ((rows, other), (other, one))]
+            pairs += [((one, rows), (rows, other))]
+        groups, square = (batch, self.heads), (self.steps, self.steps)
+        thin, flat = (*groups, self.steps, share), (*groups, share, self.steps)
+        # Scores and the gradient of the weights; then what is read and the three gradients.
+        pairs += [*[(thin, flat)] * 2, *[((*groups, *square), thin)] * 4] * self.depth
+        return pairs
+
 
 def torch_installed() -> bool:
     """Whether PyTorch can take part."""
@@ -154,6 +169,20 @@ def torch_training(size: Size, ids: Any) -> dict[str, Step]:
 
     compiled = torch.compile(_torch_model(size))
     return {"PyTorch": stepped(_torch_model(size)), "PyTorch, compiled": stepped(compiled)}
+
+
+def torch_products(arrays: Any) -> Step:
+    """Return the products of pairs of arrays."""
+    import torch
+
+    torch.set_num_threads(runner.THREADS)
+    pairs = [(torch.tensor(a.numpy()), torch.tensor(b.numpy())) for a, b in arrays]
+
+    @torch.inference_mode()
+    def step() -> Any:
+        return [torch.matmul(a, b) for a, b in pairs][-1].numpy()
+
+    return step
 
 
 def torch_generation(size: Size, ids: Any, count: int) -> dict[str, Step]:
