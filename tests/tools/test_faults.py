@@ -168,7 +168,7 @@ def test_new_overwrites_nothing(handbook):
     (("Bad-Name", "T", "标"), "lower-case letters, digits, underscores; got 'Bad-Name'"),
     (("lambda", "T", "标"), "got 'lambda'"),
     (("fresh", "", "标"), "both titles are needed"),
-    (("fresh", "T", "标", "Elsewhere"), "group is one of Foundations, Architectures, Ways of learning; got 'Elsewhere'"),
+    (("fresh", "T", "标", "Elsewhere"), "group is one of Foundations, Architectures, Ways of learning, Engineering; got 'Elsewhere'"),
 ])  # fmt: skip
 def test_new_names_what_it_cannot_take(handbook, words, message):
     done = handbook.run("tools.new", *words)
