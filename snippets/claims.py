@@ -439,8 +439,40 @@ print(f"GPT-3, May 2020            {gpt3 / 1e9:4.0f} billion")
 print(f"MT-NLG, January 2022       {later / 1e9:4.0f} billion")
 # --8<-- [end:largest]
 
-# --8<-- [start:noise-labels]
+# --8<-- [start:always-no]
 from aimodels import mlp
+from aimodels.logistic import softmax
+from aimodels.metrics import confusion, precision_recall_f1
+
+train, test = datasets.fashion_mnist()
+shirts, others = (np.flatnonzero(m) for m in (test.y == 6, test.y != 6))
+rare = np.append(others, shirts[:91])  # (1)!
+
+
+def blocks(images):
+    means = images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4))
+    return means.reshape(-1, 196) / 255
+
+
+rng = np.random.default_rng(0)
+layers, _ = mlp.train(
+    blocks(train.x[:3000]),
+    (train.y[:3000] == 6).astype(int),
+    mlp.initialize([196, 64, 2], rng),
+    rng,
+    rate=0.2,
+    epochs=30,
+    batch=50,
+)
+chance = softmax(mlp.forward(blocks(test.x[rare]), layers))[:, 1]
+for name, answer in (("no", chance > 1), ("shirt from 0.1", chance > 0.1)):
+    table = confusion(test.y[rare] == 6, answer, 2)
+    right = np.trace(table) / table.sum()
+    recall = precision_recall_f1(table, empty=0).recall[1]
+    print(f"{name:15} accuracy {right:.3f}  shirts found {recall:.2f}")
+# --8<-- [end:always-no]
+
+# --8<-- [start:noise-labels]
 from aimodels.datasets import split
 
 digits, _ = datasets.digits()
@@ -478,8 +510,6 @@ axes.set(xlabel="pixel", ylabel="output")
 # --8<-- [end:one-matrix]
 
 # --8<-- [start:hidden-gradient]
-from aimodels.logistic import softmax
-
 hidden, label = np.array([[2.0, 1.0, 0.0]]), np.array([[1.0, 0.0]])
 output = np.array([[0.0, 1.0], [1.0, -1.0], [2.0, 0.0]])
 for weights in (output, output[:, ::-1]):

@@ -1,18 +1,18 @@
 # --8<-- [start:by-hand]
 import numpy as np
 
-y = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0])
+y = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0]) == 1
 score = np.array([0.9, 0.6, 0.3, 0.7, 0.4, 0.3, 0.2, 0.2, 0.1, 0.1])
 said = score >= 0.5
 
-hit, false, missed = (np.sum(m) for m in (said & y, said & ~y & 1, ~said & y))
+hit, false, missed = (np.sum(m) for m in (said & y, said & ~y, ~said & y))
 precision, recall = hit / (hit + false), hit / (hit + missed)
 print(f"accuracy  {np.mean(said == y):.2f}")
 print(f"precision {precision:.2f} = {hit} of {hit + false}")
 print(f"recall    {recall:.2f} = {hit} of {hit + missed}")
 print(f"F1        {2 * precision * recall / (precision + recall):.2f}")
 
-above = score[y == 1][:, None] - score[y == 0]
+above = score[y][:, None] - score[~y]
 wins = np.sum(above > 0) + np.sum(above == 0) / 2  # (1)!
 print(f"AUC       {wins / above.size:.2f} = {wins} of {above.size} pairs")
 # --8<-- [end:by-hand]
