@@ -214,7 +214,7 @@ attempt = "求损失对每个参数的导数，再往相反的方向走一小步
 for name, cut in (("13a", english), ("zh", chinese)):
     words = [cut(text).split() for text in (attempt, target)]
     score = bleu([words[0]], [[words[1]]]).score
-    print(f"{name:3}  {len(words[0]):2} tokens, BLEU {100 * score:.1f}")
+    print(f"{name:3}  tokens {len(words[0]):2}, BLEU {100 * score:.1f}")
 # --8<-- [end:chinese]
 
 # --8<-- [start:language-model]
@@ -385,24 +385,24 @@ def normal(k, n):
 
 
 def resample(k, n):
-    return bootstrap(np.mean, (np.arange(n) < k,), rng)
+    return binom.ppf([0.025, 0.975], n, k / n) / n  # (1)!
 
 
-print("accuracy 0.95          n = 20    n = 50   n = 200")
+print("accuracy 0.95         n = 20   n = 50  n = 200 n = 1000")
 for name, interval in (
     ("Wilson", wilson),
     ("bootstrap", resample),
     ("± 1.96 deviations", normal),
 ):
     print(f"{name:18}", end="")
-    for n in (20, 50, 200):
+    for n in (20, 50, 200, 1000):
         covered = 0.0
         for k in range(n + 1):
             weight = binom.pmf(k, n, 0.95)
             if weight > 1e-6:
                 low, high = interval(k, n)
                 covered += weight * (low <= 0.95 <= high)
-        print(f"{covered:10.3f}", end="")
+        print(f"{covered:9.3f}", end="")
     print()
 # --8<-- [end:coverage]
 
@@ -413,7 +413,7 @@ for seed in range(6):
         mlp.forward(ink(test.x), network(width, seed)).argmax(axis=1) == test.y
         for width in (64, 96)
     ]
-    low, high = bootstrap(gain, right, rng, samples=300)
+    low, high = bootstrap(gain, right, np.random.default_rng(seed))
     gains.append(gain(*right))
     print(f"seed {seed}: {gains[-1]:+.3f} ({low:+.3f} to {high:+.3f})")
 deviation = np.std(gains, ddof=1)
