@@ -241,7 +241,8 @@ def bleu(candidates, references, order=4, smooth=True):
             quarter, …; False lets it make the score 0.
 
     Returns:
-        Bleu. The score is 0 if no token matches, or no candidate is as long as `order`.
+        Bleu. Of several references, the one nearest in length counts for the brevity; runs may
+        match any of them. The score is 0 if no token matches, or no candidate is as long as `order`.
 
     Source: Papineni et al. 2002, section 2, <https://doi.org/10.3115/1073083.1073135>; smoothing:
     Chen and Cherry 2014, method 3, <https://doi.org/10.3115/v1/W14-3346>.
