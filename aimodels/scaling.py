@@ -41,7 +41,7 @@ class Law(NamedTuple):
         Raises:
             ValueError: a compute that is not above 0.
 
-        Source: Hoffmann et al. 2022, equation 4.
+        Source: Hoffmann et al. 2022, section 3.3, <https://arxiv.org/abs/2203.15556>.
         """
         half = _positive("compute", compute) / 6
         both = self.alpha + self.beta
@@ -139,7 +139,7 @@ def fit_law(parameters, tokens, losses, delta=1e-3, start=None):
     Raises:
         ValueError: too few runs or values, shapes that do not fit, a number that is not above 0.
 
-    Source: Hoffmann et al. 2022, section D.2, for the loss.
+    Source: Hoffmann et al. 2022, section 3.3, for the loss.
     Differs: they use L-BFGS; here damped Gauss-Newton steps, weighted so that each lowers the
     Huber loss, for all rows and starts at once.
     """
@@ -179,7 +179,8 @@ def bootstrap(law, parameters, tokens, losses, rng, draws=200, delta=1e-3):
     Raises:
         ValueError: too few runs, losses of another shape, draws below 1; and as `fit_law`.
 
-    Source: Efron and Tibshirani 1993, section 9.4 (residuals), ISBN 978-0-412-04231-7.
+    Source: Efron 1979, <https://doi.org/10.1214/aos/1176344552>.
+    Differs: residuals are stretched, and drawn for logarithms.
     """
     losses = _positive("losses", losses)
     if losses.ndim != 1 or len(losses) <= NUMBERS:

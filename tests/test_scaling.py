@@ -324,7 +324,10 @@ LOSSES = TRUTH.loss(N, D)
     ("change", "text"),
     [
         ({"losses": LOSSES[:-1]}, "parameters must be [R], R from 5 as in losses; received (9,)"),
-        ({"tokens": D[:-1]}, "tokens must be [R], R from 5 as in losses; received (8,), losses (9,"),
+        (
+            {"tokens": D[:-1]},
+            "tokens must be [R], R from 5 as in losses; received (8,), losses (9,",
+        ),
         ({"parameters": 3.0}, "parameters must be [R], R from 5 as in losses; received ()"),
         ({"parameters": N[:4], "losses": LOSSES[:4]}, "parameters must be [R], R from 5"),
         ({"parameters": N.clip(None, N.min())}, "parameters must hold three values or more"),
@@ -393,7 +396,10 @@ def test_the_same_seed_gives_the_same_draws():
         ({"losses": LOSSES * np.inf}, "losses must be above 0 and finite; received inf"),
         ({"delta": -1}, "delta must be a number above 0; received -1"),
         ({"tokens": D[:-1]}, "tokens must be [R], R from 6 as in losses; received (8,)"),
-        ({"parameters": N[:, None]}, "parameters must be [R], R from 6 as in losses; received (9, 1)"),
+        (
+            {"parameters": N[:, None]},
+            "parameters must be [R], R from 6 as in losses; received (9, 1)",
+        ),
     ],
 )
 def test_draws_refuse(change, text):
