@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 NUMBERS = 5  # that a law has
+STEPS = 300  # of a fit at most: costs settle within 1e-4 where delta is a thirtieth of the noise
 
 
 class Law(NamedTuple):
@@ -156,7 +157,7 @@ def fit_law(parameters, tokens, losses, delta=1e-3, start=None):
     return Law(np.exp(e), np.exp(a + alpha * middle[0]), alpha, np.exp(b + beta * middle[1]), beta)
 
 
-def bootstrap(law, parameters, tokens, losses, rng, draws=200, delta=1e-3):
+def bootstrap(law, parameters, tokens, losses, rng, draws=200, delta=1e-3):  # noqa: PLR0917
     """Return the laws that other noise of the same size would have given.
 
     Each draw takes the law's predictions, multiplies them by the exponentials of residuals drawn
@@ -225,12 +226,12 @@ def _model(theta, x, y):
     return (peak + np.log(total))[..., 0], np.stack([p, q, -q * x, r, -r * y], -1)
 
 
-def _descend(theta, x, y, target, delta, most=300):
+def _descend(theta, x, y, target, delta):
     """Return where Levenberg-Marquardt steps end, and the Huber loss there, `[starts, ...]`."""
     damping = np.full(theta.shape[:-1], 1e-2)
     value, slopes = _model(theta, x, y)
     cost = huber(target - value, delta).sum(-1)
-    for _ in range(most):
+    for _ in range(STEPS):
         rest = target - value
         weight = np.minimum(1, delta / np.maximum(np.abs(rest), 1e-300))
         bent = slopes * weight[..., None]
@@ -258,9 +259,8 @@ def _descend(theta, x, y, target, delta, most=300):
 
 def _runs(parameters, tokens, losses, least):
     """Return N and D of each run as floats, or say why no law can be fitted."""
-    given = {"parameters": parameters, "tokens": tokens}
-    for name, values in given.items():
-        given[name] = values = _positive(name, values)
+    parameters, tokens = _positive("parameters", parameters), _positive("tokens", tokens)
+    for name, values in (("parameters", parameters), ("tokens", tokens)):
         if values.shape != losses.shape[-1:] or len(values) < least:
             raise ValueError(
                 f"{name} must be [R], R from {least} as in losses; received {values.shape},"
@@ -269,7 +269,7 @@ def _runs(parameters, tokens, losses, least):
         different = np.unique(values)
         if len(different) < 3:
             raise ValueError(f"{name} must hold three values or more; received only {different}")
-    return given.values()
+    return parameters, tokens
 
 
 def _positive(name, values):
