@@ -157,7 +157,7 @@ def fit_law(parameters, tokens, losses, delta=1e-3, start=None):
     return Law(np.exp(e), np.exp(a + alpha * middle[0]), alpha, np.exp(b + beta * middle[1]), beta)
 
 
-def bootstrap(law, parameters, tokens, losses, rng, draws=200, delta=1e-3):  # noqa: PLR0917
+def bootstrap(law, parameters, tokens, losses, rng, *, draws=200, delta=1e-3):
     """Return the laws that other noise of the same size would have given.
 
     Each draw takes the law's predictions, multiplies them by the exponentials of residuals drawn

@@ -225,7 +225,7 @@ if "HANDBOOK_LONG" in os.environ:
     for name, (rows, n, delta) in choices.items():
         given = n[rows], D[rows], L[rows]
         law = fit_law(*given, delta)
-        draws = bootstrap(law, *given, rng, 500, delta)
+        draws = bootstrap(law, *given, rng, draws=500, delta=delta)
         fits[name] = law, draws
         print(name)
         for part in ("E", "alpha", "beta"):
@@ -259,6 +259,8 @@ if "HANDBOOK_LONG" in os.environ:
         )
     axes[0].set(xlabel="parameters", ylabel="loss")
     axes[1].set(xlabel="tokens")
+    axes[1].set_xticks([2e4, 6e4, 2e5], ["20,000", "60,000", "200,000"])
+    axes[1].minorticks_off()
     for axis, title in zip(axes, ("tokens", "parameters"), strict=True):
         axis.legend(title=title, fontsize="x-small", title_fontsize="x-small")
 # --8<-- [end:long-curves]
@@ -285,7 +287,11 @@ if "HANDBOOK_LONG" in os.environ:
         )
     compute = np.geomspace(1e8, 1e12, 60)
     axis.semilogx(
-        compute, law.loss(*law.optimum(compute)), "k--", label="fitted optimum"
+        compute,
+        law.loss(*law.optimum(compute)),
+        "--",
+        color="gray",
+        label="fitted optimum",
     )
     axis.set(xlabel="compute 6 N D", ylabel="loss")
     axis.legend(title="parameters", fontsize="small")
@@ -344,7 +350,7 @@ for which, law in laws.items():
     print(f"{which:12} exponent of N {law.beta / (law.alpha + law.beta):.2f}")
     axis.loglog(compute, d / n, label=which)
 for mark, (name, (n, d)) in zip("osD", made.items(), strict=True):
-    axis.loglog(6 * n * d, d / n, mark, color="black", label=name)
+    axis.loglog(6 * n * d, d / n, mark, label=name)
 axis.axhline(20, color="gray", linestyle=":", label="20")
 axis.set(xlabel="compute 6 N D", ylabel="tokens per parameter")
 axis.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
@@ -359,7 +365,7 @@ covered = []
 for _ in range(100):
     losses = planted.loss(N, D) * np.exp(0.005 * rng.normal(size=len(N)))
     law = fit_law(N, D, losses, 0.01)
-    draws = bootstrap(law, N, D, losses, rng, 100, 0.01)
+    draws = bootstrap(law, N, D, losses, rng, draws=100, delta=0.01)
     low, high = np.quantile(draws, [0.05, 0.95], axis=1)
     covered.append((low <= planted) & (planted <= high))
 for name, share in zip(Law._fields, np.mean(covered, axis=0), strict=True):

@@ -300,6 +300,13 @@ def test_a_start_gives_the_same_end():
         np.testing.assert_allclose(warm, fit_law(n, d, losses, np.inf), rtol=1e-4)
 
 
+def test_a_fit_begins_where_it_is_told(monkeypatch):
+    n, d = grid()
+    monkeypatch.setattr("aimodels.scaling.STEPS", 1)
+    for law in LAWS:
+        np.testing.assert_allclose(fit_law(n, d, law.loss(n, d), start=law), law, rtol=1e-6)
+
+
 def test_one_failed_run_moves_squares_and_not_huber():
     n, d = grid()
     losses = noisy(TRUTH, n, d, 0.001)
@@ -356,7 +363,7 @@ def test_draws_spread_as_the_standard_errors_of_least_squares():
     law = fit_law(n, d, losses, np.inf)
     peer = least_squares(lambda t: logarithms(t, n, d) - np.log(losses), theta(law))
     errors = np.sqrt(np.diag(np.linalg.inv(peer.jac.T @ peer.jac)) * 2 * peer.cost / (12 - 5))
-    draws = bootstrap(law, n, d, losses, np.random.default_rng(0), 1500, np.inf)
+    draws = bootstrap(law, n, d, losses, np.random.default_rng(0), draws=1500, delta=np.inf)
     for name, place in (("alpha", 2), ("beta", 4)):
         values = getattr(draws, name)
         assert values.shape == (1500,)
@@ -370,7 +377,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     covered = []
     for losses in noisy(TRUTH, n, d, 0.005, rows=(150,)):
         law = fit_law(n, d, losses, np.inf, start=TRUTH)
-        draws = bootstrap(law, n, d, losses, rng, 100, np.inf)
+        draws = bootstrap(law, n, d, losses, rng, draws=100, delta=np.inf)
         low, high = np.quantile(draws, [0.05, 0.95], axis=1)
         covered.append((low <= TRUTH) & (high >= TRUTH))
     assert (np.abs(np.mean(covered, axis=0) - 0.9) < 0.08).all()
@@ -380,7 +387,8 @@ def test_the_same_seed_gives_the_same_draws():
     losses = noisy(TRUTH, N, D, 0.005)
     law = fit_law(N, D, losses)
     a, b, c = (
-        bootstrap(law, N, D, losses, np.random.default_rng(seed), 5).alpha for seed in (0, 0, 1)
+        bootstrap(law, N, D, losses, np.random.default_rng(seed), draws=5).alpha
+        for seed in (0, 0, 1)
     )
     assert a.tolist() == b.tolist() != c.tolist()
 
