@@ -8,12 +8,31 @@ import hashlib
 import importlib.util
 import json
 import os
+import wave
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+DEBIAN_FONT = Path("/usr/share/fonts/truetype/noto")
+DEBIAN_SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+# What is said in the sounds whose file names do not say it themselves, in the order of their numbers.
+UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+)
+UNITS += " sixteen seventeen eighteen nineteen"
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth"
+)
+ORDINALS += " fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
+DAYS = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday"
+MONTHS = "January February March April May June July August September October November December"
+ALPHABET = (
+    "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar"
+)
+ALPHABET += " papa quebec romeo sierra tango uniform victor whiskey x-ray yankee zulu"
 
 
 class Table(NamedTuple):
@@ -56,6 +75,23 @@ class Text(NamedTuple):
     section: str
     en: str
     zh: str
+
+
+class Emoji(NamedTuple):
+    """N emoji: the characters, their names in English and in Chinese, `images` `[N, H, W, C]`."""
+
+    characters: tuple[str, ...]
+    en: tuple[str, ...]
+    zh: tuple[str, ...]
+    images: np.ndarray
+
+
+class Sound(NamedTuple):
+    """The name of a recording, as "letters/a"; what is said; the wave `[T]` from -1 to 1."""
+
+    name: str
+    said: str
+    wave: np.ndarray
 
 
 def _need(module, how):
@@ -187,15 +223,20 @@ def fashion_mnist():
 
     Source: Xiao, Rasul and Vollgraf 2017, <https://arxiv.org/abs/1708.07747>.
     """
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     parts = [(f"{p}-images-idx3-ubyte.gz", f"{p}-labels-idx1-ubyte.gz") for p in ("train", "t10k")]
-    for folder in (home / "datasets" / "fashion-mnist", DEBIAN_FASHION):
+    for folder in (_cache("fashion-mnist"), DEBIAN_FASHION):
         if all((folder / name).exists() for part in parts for name in part):
             return tuple(Images(*(_read_idx(folder / name) for name in part)) for part in parts)
     raise FileNotFoundError(
         "Fashion-MNIST is not installed; run: apt install dataset-fashion-mnist, or, with a "
         "network: python -c 'import keras; keras.datasets.fashion_mnist.load_data()'"
     )
+
+
+def _cache(name):
+    """Return the folder of Keras' cache in which a data set lies, if it is there."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    return home / "datasets" / name
 
 
 def _read_idx(path):
@@ -244,6 +285,103 @@ def knowledge_graph(name):
         np.array([(of_entity[h], of_relation[r], of_entity[t]) for h, r, t in p]) for p in parts
     ]
     return Graph(tuple(entities), tuple(relations), *triples)
+
+
+def emoji(size=32):
+    """Return 1,377 emoji of one character each: a picture, and the name in two languages.
+
+    Flags, skin tones and other emoji that are put together from several characters are left out,
+    and so are those that came after version 15 of the standard.
+
+    Args:
+        size: height and width of the pictures, from 1 to 128.
+
+    Returns:
+        Emoji: in the order of the English names; `images` `[1377, size, size, 3]` uint8, red, green,
+        blue on white.
+
+    Raises:
+        ValueError: if the size is not allowed.
+        ModuleNotFoundError: if emoji or Pillow is not installed. The files of emoji are read; it is
+            not imported.
+        FileNotFoundError: if the font is neither in Keras' cache nor in Debian's package.
+
+    Source: names from Unicode's CLDR by way of the package emoji; pictures from the font Noto Color
+    Emoji.
+    """
+    if not isinstance(size, int) or not 1 <= size <= 128:
+        raise ValueError(f"size must be a whole number from 1 to 128; received {size!r}")
+    folder = _need("emoji", "pip install --no-deps emoji==2.16.0") / "unicode_codes"
+    _need("PIL", "pip install pillow")
+    from PIL import Image, ImageDraw, ImageFont
+
+    places = [_cache("noto-color-emoji"), DEBIAN_FONT]
+    files = [place / "NotoColorEmoji.ttf" for place in places]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise FileNotFoundError(
+            "Noto Color Emoji is not installed; run: apt install fonts-noto-color-emoji"
+        )
+    english, chinese = (
+        json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in ("emoji.json", "emoji_zh.json")
+    )
+    rows = []
+    for character, entry in english.items():
+        single = len(character.removesuffix("\ufe0f")) == 1  # U+FE0F asks for a coloured picture
+        if single and entry["status"] == 2 and entry["E"] <= 15 and character in chinese:
+            names = (entry["en"], chinese[character])
+            rows.append((character, *(name.strip(":").replace("_", " ") for name in names)))
+    rows.sort(key=lambda row: row[1])
+    # The font holds pictures of 136 by 128 pixels, which belong to the size 109.
+    font = ImageFont.truetype(file, 109, layout_engine=ImageFont.Layout.BASIC)
+    images = np.empty((len(rows), size, size, 3), np.uint8)
+    for number, (character, *_) in enumerate(rows):
+        picture = Image.new("RGB", (136, 128), "white")
+        ImageDraw.Draw(picture).text((0, 0), character[0], font=font, embedded_color=True)
+        images[number] = picture.resize((size, size), Image.Resampling.LANCZOS)
+    return Emoji(*map(tuple, zip(*rows, strict=True)), images)
+
+
+def spoken():
+    """Return recordings of one woman who says letters, numbers, days and months in English.
+
+    They are those prompts of the telephone exchange Asterisk whose file names tell what is said.
+
+    Returns:
+        161 Sounds in the order of their names; 8,000 values a second, float32, of 16 bits each.
+
+    Raises:
+        FileNotFoundError: if the recordings are neither in Keras' cache nor in Debian's package, or
+            not all of them.
+
+    Source: Asterisk Core Sounds 1.6.1, recorded by Allison Smith, CC BY-SA 3.0.
+    """
+    said = {f"letters/{letter}": letter for letter in "abcdefghijklmnopqrstuvwxyz"}
+    said |= {f"phonetic/{word[0]}_p": word for word in ALPHABET.split()}
+    said |= {f"digits/{number}": word for number, word in enumerate(UNITS.split())}
+    said |= {f"digits/{number}0": word for number, word in enumerate(TENS.split(), 2)}
+    said |= {f"digits/h-{number}": word for number, word in enumerate(ORDINALS.split(), 1)}
+    said |= {f"digits/h-{n}0": f"{w[:-1]}ieth" for n, w in enumerate(TENS.split(), 2)}
+    said |= {f"digits/day-{number}": word for number, word in enumerate(DAYS.split())}
+    said |= {f"digits/mon-{number}": word for number, word in enumerate(MONTHS.split())}
+    words = "billion dollars hundred million minus oh star thousand today tomorrow yesterday"
+    said |= {f"digits/{word}": word for word in words.split()} | {"digits/oclock": "o'clock"}
+    words = "dash dollar dot equals plus slash space zed"
+    said |= {f"letters/{word}": word for word in words.split()}
+    folders = [_cache("asterisk-sounds"), DEBIAN_SOUNDS]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None or not all((folder / f"{name}.wav").is_file() for name in said):
+        raise FileNotFoundError(
+            "Asterisk's sounds are not installed; run: apt install asterisk-core-sounds-en-wav"
+        )
+    return [Sound(name, said[name], _read_wave(folder / f"{name}.wav")) for name in sorted(said)]
+
+
+def _read_wave(path):
+    """Read a file of one channel with 16 bits a value."""
+    with wave.open(str(path)) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype("float32") / 32768
 
 
 def handbook():
