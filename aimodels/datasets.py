@@ -349,7 +349,7 @@ def spoken():
     They are those prompts of the telephone exchange Asterisk whose file names tell what is said.
 
     Returns:
-        161 Sounds in the order of their names; 8,000 values a second, float32, of 16 bits each.
+        146 Sounds in the order of their names; 8,000 values a second, float32, of 16 bits each.
 
     Raises:
         FileNotFoundError: if the recordings are neither in Keras' cache nor in Debian's package, or

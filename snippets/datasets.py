@@ -119,6 +119,38 @@ for name in ("umls", "nations"):
     print(graph.entities[head], graph.relations[relation], graph.entities[tail])
 # --8<-- [end:graphs]
 
+# --8<-- [start:emoji]
+from aimodels.datasets import emoji
+
+signs = emoji()
+print(signs.images.shape, signs.images.dtype)
+shown = ("cat", "sloth", "bicycle", "umbrella", "crab", "kite", "onion")
+figure, axes = plt.subplots(1, 7, figsize=(5.6, 1.1))
+for axis, name in zip(axes, shown, strict=True):
+    row = signs.en.index(name)
+    print(name, signs.zh[row])
+    axis.imshow(signs.images[row] / 255)
+    axis.set_title(name, fontsize=9)
+    axis.axis("off")
+# --8<-- [end:emoji]
+
+# --8<-- [start:spoken]
+from aimodels.datasets import spoken
+
+sounds = spoken()
+lengths = np.array([len(sound.wave) for sound in sounds]) / 8000  # (1)!
+print(len(sounds), f"sounds of {lengths.min():.1f} to {lengths.max():.1f} s")
+for number in range(0, len(sounds), 25):
+    print(f"{sounds[number].name:14} {sounds[number].said}")
+
+figure, axes = plt.subplots(1, 2, figsize=(5.6, 1.8), sharey=True)
+for axis, name in zip(axes, ("letters/a", "letters/s"), strict=True):
+    one = next(sound for sound in sounds if sound.name == name)
+    axis.plot(np.arange(len(one.wave)) / 8000, one.wave, linewidth=0.4)
+    axis.set_title(one.said)
+    axis.set_xlabel("seconds")
+# --8<-- [end:spoken]
+
 # --8<-- [start:handbook]
 from aimodels.datasets import handbook
 
@@ -154,6 +186,9 @@ arrays = {
     "umls test": knowledge_graph("umls").test,
     "nations train": knowledge_graph("nations").train,
     "nations test": knowledge_graph("nations").test,
+    "emoji en": np.frombuffer("".join(signs.en).encode(), "u1"),
+    "emoji zh": np.frombuffer("".join(signs.zh).encode(), "u1"),
+    "spoken": np.concatenate([sound.wave for sound in sounds]),
     "handbook en": np.frombuffer("".join(t.en for t in text).encode(), "u1"),
     "handbook zh": np.frombuffer("".join(t.zh for t in text).encode(), "u1"),
 }

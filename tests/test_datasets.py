@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import subprocess
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from aimodels.datasets import (
     breast_cancer,
     diabetes,
     digits,
+    emoji,
     fashion_mnist,
     fingerprint,
     handbook,
@@ -21,6 +23,7 @@ from aimodels.datasets import (
     knowledge_graph,
     photograph,
     split,
+    spoken,
     standardize,
 )
 
@@ -67,6 +70,11 @@ GRAPHS = {
         "24ccca5322450c57bb29e4fb1723612f32aedb06d40f93c3cd69dac0e152269e",
     ),
 }
+
+NAMES = "7daa45339b3fca78197da1072afa5d438ba3d8ab4274c9406783624636abb1e0"
+SOUNDS = "c66556ebf5541c1d3068bf02de58d2d0b55a0a3dfcde43ed208c7d159284b257"
+FONT = "e5899ed38b8ed83e08bd3ac5de09791e9d19d288333a796de1d35ad17396f1ec"
+PICTURES = "e35ab0b237c4ee43234a0024b92e0e194388f81354771f119e462574d2aa1dad"
 
 HANDBOOK = "fcf4a9a27a0f576f341f78163e0fc2a64874711aa822ad960ee6002e9ea639ce"
 
@@ -246,6 +254,8 @@ def test_another_pykeen_without_the_graphs_is_answered_with_the_version(tmp_path
         ("sklearn", lambda: photograph("china"), "run: pip install scikit-learn"),
         ("PIL", lambda: photograph("china"), "run: pip install pillow"),
         ("aeon", japanese_vowels, "run: pip install --no-deps aeon==1.6.0"),
+        ("emoji", emoji, "run: pip install --no-deps emoji==2.16.0"),
+        ("PIL", emoji, "run: pip install pillow"),
         (
             "pykeen",
             lambda: knowledge_graph("umls"),
@@ -278,6 +288,137 @@ def test_a_photograph_has_three_colours(name):
 def test_an_unknown_photograph_is_refused():
     with pytest.raises(ValueError, match="name is 'cat'; allowed are 'china' and 'flower'"):
         photograph("cat")
+
+
+def placed(path, there):
+    """Give a test what only Debian carries, or skip it."""
+    if not any((folder / path).exists() for folder in there):
+        pytest.skip(f"{path} is not installed here")
+
+
+def has_font():
+    placed("NotoColorEmoji.ttf", (datasets._cache("noto-color-emoji"), datasets.DEBIAN_FONT))
+
+
+def has_sounds():
+    placed("letters/a.wav", (datasets._cache("asterisk-sounds"), datasets.DEBIAN_SOUNDS))
+
+
+def test_emoji_have_one_picture_and_two_different_names_each():
+    has_font()
+    signs = emoji(8)
+    assert signs.images.shape == (1377, 8, 8, 3)
+    assert signs.images.dtype == np.uint8
+    for names in (signs.characters, signs.en, signs.zh):
+        assert len(set(names)) == 1377
+        assert all(names)
+    assert list(signs.en) == sorted(signs.en)
+    joined = "".join(signs.en + signs.zh).encode()
+    assert hashlib.sha256(joined).hexdigest() == NAMES
+    assert len({picture.tobytes() for picture in emoji().images}) == 1377  # none is missing
+
+
+def test_pictures_of_the_known_font_are_the_ones_expected():
+    has_font()
+    places = (datasets._cache("noto-color-emoji"), datasets.DEBIAN_FONT)
+    files = [place / "NotoColorEmoji.ttf" for place in places]
+    font = next(file for file in files if file.exists())
+    if hashlib.sha256(font.read_bytes()).hexdigest() != FONT:
+        pytest.skip("another version of the font is installed here")
+    assert fingerprint(emoji().images) == PICTURES
+
+
+def test_flags_skin_tones_and_composed_emoji_are_left_out():
+    has_font()
+    signs = emoji(1)
+    assert all(len(character.removesuffix("\ufe0f")) == 1 for character in signs.characters)
+    assert not any("skin tone" in name or "_" in name or ":" in name for name in signs.en)
+    assert "France" not in signs.en
+
+
+def test_an_emoji_is_its_colour_on_white():
+    has_font()
+    signs = emoji(16)
+    of = {name: signs.images[row].astype(int) for row, name in enumerate(signs.en)}
+    for name, channel in (("red circle", 0), ("green circle", 1), ("blue circle", 2)):
+        assert of[name][8, 8].argmax() == channel
+        assert of[name][0, 0].min() > 240
+    assert signs.zh[signs.en.index("red circle")] == "红色圆"
+
+
+@pytest.mark.parametrize("size", [0, 129, 8.0, None])
+def test_pictures_of_other_sizes_are_refused(size):
+    with pytest.raises(ValueError, match="size must be a whole number from 1 to 128; received"):
+        emoji(size)
+
+
+def test_a_missing_font_is_answered_with_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(datasets, "DEBIAN_FONT", tmp_path)
+    with pytest.raises(FileNotFoundError, match="run: apt install fonts-noto-color-emoji"):
+        emoji()
+
+
+def test_reading_emoji_does_not_import_the_package():
+    has_font()
+    code = (
+        "import sys; from aimodels import datasets; datasets.emoji(1);"
+        "bad = {'emoji', 'keras', 'tensorflow'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_sounds_are_the_ones_expected():
+    has_sounds()
+    sounds = spoken()
+    assert len(sounds) == 146
+    assert [sound.name for sound in sounds] == sorted(sound.name for sound in sounds)
+    joined = np.concatenate([sound.wave for sound in sounds])
+    assert fingerprint(joined) == SOUNDS
+    assert all(sound.wave.dtype == np.float32 and sound.wave.ndim == 1 for sound in sounds)
+    assert 0.5 < max(np.abs(joined)) <= 1
+
+
+def test_what_is_said_follows_from_the_names_of_the_files():
+    has_sounds()
+    said = {sound.name: sound.said for sound in spoken()}
+    for name, words in {
+        "letters/q": "q",
+        "phonetic/q_p": "quebec",
+        "digits/0": "zero",
+        "digits/19": "nineteen",
+        "digits/90": "ninety",
+        "digits/h-3": "third",
+        "digits/h-19": "nineteenth",
+        "digits/h-20": "twentieth",
+        "digits/h-90": "ninetieth",
+        "digits/day-0": "Sunday",
+        "digits/day-6": "Saturday",
+        "digits/mon-0": "January",
+        "digits/mon-11": "December",
+        "digits/oclock": "o'clock",
+    }.items():
+        assert said[name] == words
+    alphabet = [said[f"letters/{letter}"] for letter in "abcdefghijklmnopqrstuvwxyz"]
+    assert "".join(alphabet) == "abcdefghijklmnopqrstuvwxyz"
+    assert all(said[f"phonetic/{letter}_p"].startswith(letter) for letter in alphabet)
+
+
+def test_a_wave_is_read_from_minus_one_to_one(tmp_path):
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(np.array([0, 16384, -32768], "<i2").tobytes())
+    np.testing.assert_array_equal(datasets._read_wave(tmp_path / "a.wav"), [0, 0.5, -1])
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_missing_sounds_are_answered_with_the_command(tmp_path, monkeypatch, half):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(datasets, "DEBIAN_SOUNDS", tmp_path / "nowhere")
+    if half:
+        (tmp_path / "datasets" / "asterisk-sounds" / "letters").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="run: apt install asterisk-core-sounds-en-wav"):
+        spoken()
 
 
 def test_the_handbook_is_the_frozen_text_in_both_languages():
