@@ -140,7 +140,7 @@ for name, tower in model.towers.items():
     print(f"{name:6}{tower.count_params():10,} parameters")
 print(f"loss: chance {np.log(128):.2f}, first {losses[0]:.2f}", end="")
 print(f", last {losses[-20:].mean():.2f}")
-print(f"temperature {float(np.exp(model.log_temperature)):.3f}")
+print(f"temperature {np.exp(float(model.log_temperature)):.3f}")
 # --8<-- [end:train]
 
 # --8<-- [start:retrieval]
@@ -280,7 +280,7 @@ def listen(model, known, seed, steps=150):
     rows, _ = divide(seed)
     rows = rows[fits[rows]]
     targets = read(model, rows, known)["en"]  # (1)!
-    tau = float(np.exp(model.log_temperature))
+    tau = np.exp(float(model.log_temperature))
     tower = sound_tower()
     step = make_step(
         tower,
