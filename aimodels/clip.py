@@ -135,10 +135,8 @@ def ngrams(text, longest=4):
     if longest < 1:
         raise ValueError(f"longest must be at least 1; received {longest}")
     words = [f"<{word}>" if word.isascii() else word for word in re.findall(r"\w+", text.lower())]
-    spans = [
-        (word, n, i) for word in words for n in range(1, longest + 1) for i in range(len(word))
-    ]
-    return {word[i : i + n] for word, n, i in spans if i + n <= len(word)}
+    lengths = range(1, longest + 1)
+    return {word[i : i + n] for word in words for i in range(len(word)) for n in lengths}
 
 
 class Vocabulary:
