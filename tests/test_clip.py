@@ -337,6 +337,7 @@ def test_a_saved_model_answers_the_same_and_its_towers_are_still_one(tmp_path):
         np.testing.assert_array_equal(rows, again(batch())[name])
     assert float(again(batch())["temperature"]) == pytest.approx(math.exp(-1))
     assert again.get_config()["learned"] is True
+    assert len(again.get_config()["models"]) == 2  # the shared one is written once
 
 
 def test_a_step_learns_all_towers_and_the_temperature():
