@@ -340,7 +340,8 @@ def emoji(size=32):
         picture = Image.new("RGB", (136, 128), "white")
         ImageDraw.Draw(picture).text((0, 0), character[0], font=font, embedded_color=True)
         images[number] = picture.resize((size, size), Image.Resampling.LANCZOS)
-    return Emoji(*map(tuple, zip(*rows, strict=True)), images)
+    characters, en, zh = zip(*rows, strict=True)
+    return Emoji(characters, en, zh, images)
 
 
 def spoken():
