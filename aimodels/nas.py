@@ -92,7 +92,7 @@ def space(nodes=3):
         ValueError: fewer than two nodes.
     """
     every = np.array(list(itertools.product(range(len(OPERATIONS)), repeat=len(edges(nodes)))))
-    found = {}
+    found = dict[str, int]()
     rows = np.array([found.setdefault(function_of(a, nodes), len(found)) for a in every])
     return every, every[np.unique(rows, return_index=True)[1]], rows
 
@@ -232,7 +232,8 @@ class Population(Supernet):
     """A networks of different architectures, trained in one step as if each were alone.
 
     On each edge, the networks with the same operation are computed as one group. The weights are
-    shaped as those of a `Supernet`; those of operations that were not chosen stay as they are.
+    shaped as those of a `Supernet`; those of operations that were not chosen stay as they are. If
+    no network has a certain convolution, Keras warns that it gets no gradient.
 
     Args:
         architectures: `[A, E]`.
@@ -341,7 +342,7 @@ def strongest(alphas):
     Raises:
         ValueError: another last axis, or NaN.
     """
-    alphas = np.array(alphas)
+    alphas = ops.convert_to_tensor(alphas).numpy().copy()
     if alphas.shape[-1:] != (len(OPERATIONS),) or np.isnan(alphas).any():
         wanted = f"[A, E, {len(OPERATIONS)}] without NaN"
         raise ValueError(f"alphas must be {wanted}; received {alphas.shape}")
@@ -374,7 +375,8 @@ def regularized_evolution(score, budget, rng, *, population=8, sample=3, nodes=3
     _whole("budget", budget, 1)
     _whole("population", population, 1)
     _whole("sample", sample, 1, population)
-    count, alive, known, order, idle = len(edges(nodes)), deque(), {}, [], 0
+    alive, known, order = deque[tuple](), dict[str, float](), list[np.ndarray]()
+    count, idle = len(edges(nodes)), 0
     while len(order) < budget and idle < 1000:
         if len(alive) < population:
             child = rng.integers(len(OPERATIONS), size=count)

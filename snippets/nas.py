@@ -402,28 +402,34 @@ for task in (
 
 
 # --8<-- [start:solution-doubles]
-def kept_apart(row, nodes=4):  # (1)!
-    names = ["x"]
+def as_text(row, spelling, nodes=4):  # (1)!
+    names = ["0"]
     for j in range(1, nodes):
         terms = []
         for (i, to), k in zip(edges(nodes), row, strict=True):
             if to == j:
                 dead = OPERATIONS[k] == "none" or names[i] == "#"
                 skip = OPERATIONS[k] == "skip"
-                name = names[i] if skip else f"{OPERATIONS[k]}({names[i]})"
+                name = names[i] if skip else spelling(OPERATIONS[k], names[i])
                 terms.append("#" if dead else name)
         names.append("+".join(sorted(terms)))
     return names[-1]
 
 
 larger, functions, _ = space(nodes=4)
-as_published = {kept_apart(row) for row in larger}
 print(
     f"{len(larger):,} architectures, {len(functions):,} functions by our rule"
 )
-print(f"{len(as_published):,} by the other rule")
+counts = [
+    len({as_text(row, spelling) for row in larger})
+    for spelling in (
+        lambda name, inside: f"({inside})@{name}",  # (2)!
+        lambda name, inside: f"{name}({inside})",
+    )
+]
+print(f"by theirs: {counts[0]:,}, or spelled otherwise {counts[1]:,}")
 assert len(larger) == 5**6
-assert len(as_published) == 6466
+assert counts[0] == 6466
 # --8<-- [end:solution-doubles]
 
 # --8<-- [start:solution-draws]
@@ -452,8 +458,10 @@ rho = scipy.stats.spearmanr(costs[allowed], mean_accuracy[allowed])[0]
 print(f"{len(allowed)} networks cost no more than the average")
 print(f"rank correlation of size and accuracy among them: {rho:.2f}")
 print(f"best: {function_of(distinct[best])}, {mean_accuracy[best]:.2f}")
-biggest = allowed[costs[allowed] == costs[allowed].max()]
-print(f"the {len(biggest)} largest:", mean_accuracy[biggest].round(2))
+largest = allowed[costs[allowed].argmax()]
+print(
+    f"largest: {function_of(distinct[largest])}, {mean_accuracy[largest]:.2f}"
+)
 within = np.mean(
     [
         expected_best(valid[s, allowed], others[s, allowed])
