@@ -99,10 +99,20 @@ for seed in range(SEEDS):
     valid[seed] = accuracy(x_valid, y_valid)
     tested[seed] = accuracy(x_test, y_test)
 
-order = np.argsort(-tested.mean(0))
-for i in order[[0, 1, 2, 14, 29, 44, 58, 59]]:
-    runs = " ".join(f"{value:.2f}" for value in tested[:, i])
-    print(f"{tested[:, i].mean():.2f} ({runs})  {function_of(distinct[i])}")
+row_named = {function_of(a): n for n, a in enumerate(distinct)}
+for name in (
+    "conv3(conv3(x)) + conv3(x)",
+    "conv3(conv3(x)) + x",
+    "conv3(conv3(x))",
+    "conv3(x)",
+    "conv1(conv1(x))",
+    "pool3(x)",
+    "x",
+    "0",
+):
+    runs = tested[:, row_named[name]]
+    seen = " ".join(f"{run:.2f}" for run in runs)
+    print(f"{runs.mean():.2f} ({seen})  {name}")
 # --8<-- [end:table]
 
 
@@ -117,6 +127,7 @@ def agreement(rows):
     )
 
 
+order = np.argsort(-tested.mean(0))
 seeds = tested.var(axis=0, ddof=1).mean() ** 0.5
 alive = order[:-1]
 print(f"spread of one network over seeds:  {seeds:.3f}")
@@ -164,7 +175,6 @@ print(f"all {A} trained: {exact[-1]:.3f}, best mean {tested.mean(0).max():.3f}")
 # --8<-- [end:random]
 
 # --8<-- [start:evolution]
-row_named = {function_of(a): n for n, a in enumerate(distinct)}
 evolved, rng = [], np.random.default_rng(1)
 for seed in range(SEEDS):
     for _ in range(50):
@@ -233,7 +243,6 @@ for n, steps in zip(budgets, search_steps, strict=True):
     gradient[n] = judged(picked)
     print(f"budget {n:2}: {gradient[n].mean():.2f}, searches:", end=" ")
     print(" ".join(f"{value:.2f}" for value in gradient[n]))
-print("the first of them:", function_of(picked[0]))
 # --8<-- [end:darts]
 
 # --8<-- [start:shared]
@@ -457,7 +466,7 @@ best = allowed[mean_accuracy[allowed].argmax()]
 rho = scipy.stats.spearmanr(costs[allowed], mean_accuracy[allowed])[0]
 print(f"{len(allowed)} networks cost no more than the average")
 print(f"rank correlation of size and accuracy among them: {rho:.2f}")
-print(f"best: {function_of(distinct[best])}, {mean_accuracy[best]:.2f}")
+print(f"best of them: {mean_accuracy[best]:.2f}")
 largest = allowed[costs[allowed].argmax()]
 print(
     f"largest: {function_of(distinct[largest])}, {mean_accuracy[largest]:.2f}"
