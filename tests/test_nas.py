@@ -427,13 +427,39 @@ def test_evolution_climbs():
 
 
 def test_evolution_lets_the_oldest_die_however_good():
-    # The first, alone in being good, is scored once and lives through `population` births only.
-    scores = iter([100.0, *np.zeros(10000)])
-    parents = regularized_evolution(
-        lambda a: next(scores), 60, np.random.default_rng(1), population=4, sample=4, nodes=4
-    )
-    far = (parents[20:] != parents[0]).sum(1)
-    assert far.max() > 3
+    # If the first, alone in being good, lived on, only its neighbours would ever be tried.
+    _, distinct, row_of = space(3)
+    names, doubles = [function_of(row) for row in distinct], np.bincount(row_of)
+    tried = 0
+    for seed in range(40):
+        scores = iter([100.0, *np.zeros(1000)])
+        found = regularized_evolution(
+            lambda a, scores=scores: next(scores),
+            40,
+            np.random.default_rng(seed),
+            population=4,
+            sample=4,
+        )
+        if doubles[names.index(function_of(found[0]))] == 1:
+            tried += 1
+            assert len(found) == 40
+    assert tried > 3
+
+
+def test_the_best_of_all_that_are_drawn_has_the_child():
+    near = 0
+    for seed in range(60):
+        found = regularized_evolution(
+            lambda a: float(np.dot(a, [1, 5, 25, 125, 625, 3125])),
+            5,
+            np.random.default_rng(seed),
+            population=4,
+            sample=4,
+            nodes=4,
+        )
+        best = max(found[:4], key=lambda a: np.dot(a, [1, 5, 25, 125, 625, 3125]))
+        near += (found[4] != best).sum() == 1
+    assert near >= 48  # a first child whose function is known is passed over
 
 
 def test_evolution_stops_where_nothing_is_new():
