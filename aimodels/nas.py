@@ -237,7 +237,11 @@ class Population(Supernet):
 
     Args:
         architectures: `[A, E]`.
-        classes, image_shape, patch, channels, nodes: as for `Supernet`.
+        classes: as for `Supernet`.
+        image_shape: as for `Supernet`.
+        patch: as for `Supernet`.
+        channels: as for `Supernet`.
+        nodes: as for `Supernet`.
 
     Call:
         images: `[B, H, W, channels]`.
