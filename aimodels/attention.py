@@ -63,21 +63,17 @@ def scaled_dot_product_attention(query, key, value, mask=None, heads=False):
             raise ValueError(f"{names}; received {sizes[0]} and {sizes[1]}")
     query = ops.divide(query, math.sqrt(query.shape[-1]))
     scores = ops.einsum(f"...q{h}f,...k{h}f->...{h}qk", query, key)
-    half = keras.backend.standardize_dtype(scores.dtype) == "float16"
     if mask is not None:
         check_mask("mask", mask, scores.shape)
+        half = keras.backend.standardize_dtype(scores.dtype) == "float16"
         scores = ops.where(mask, scores, -6e4 if half else -1e30)  # finite: -inf - -inf is NaN
     peak = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True, initial=-math.inf))
-    shares = ops.exp(scores - peak)  # at most 1, so that nothing overflows
+    weights = ops.exp(scores - peak)  # at most 1, so that nothing overflows
     if mask is not None:
-        shares = ops.where(mask, shares, 0.0)
-    total = ops.sum(shares, axis=-1, keepdims=True)  # at least 1, or 0 if all is hidden
-    total = ops.where(total > 0, total, 1.0)
-    weights = shares / total
-    read = ops.einsum(f"...{h}qk,...k{h}v->...q{h}v", weights if half else shares, value)
-    if not half:  # V divisions a query, not K; in half precision the sum of K might overflow
-        read = read / (ops.swapaxes(total, -3, -2) if heads else total)
-    return read, weights
+        weights = ops.where(mask, weights, 0.0)
+    total = ops.sum(weights, axis=-1, keepdims=True)  # at least 1, or 0 if all is hidden
+    weights = weights / ops.where(total > 0, total, 1.0)
+    return ops.einsum(f"...{h}qk,...k{h}v->...q{h}v", weights, value), weights
 
 
 def causal_mask(steps):
