@@ -297,6 +297,14 @@ def test_every_eta_leaves_the_right_variance(eta):
     assert found.var() == pytest.approx(0.4, abs=0.01)
 
 
+def test_new_noise_enters_in_proportion_to_eta():
+    x, noise, fresh = normal(0, 4), normal(1, 4), normal(2, 4)
+    _, variance = posterior(x, x, 0.4, 0.7)
+    for eta in (0.3, 1.0):
+        ends = [step_back(x, noise, 0.4, 0.7, eta=eta, fresh=n) for n in (fresh, 0 * fresh)]
+        np.testing.assert_allclose(ends[0] - ends[1], eta * np.sqrt(variance) * fresh)
+
+
 def test_bounds_hold_at_the_last_step():
     found = step_back(10 * normal(0, 50), normal(1, 50), 0.2, 1, bounds=(-1, 2))
     assert found.min() == -1
