@@ -466,6 +466,22 @@ def test_the_network_reads_images_and_steps():
     )
 
 
+@pytest.mark.parametrize("c", [1, 3, 16])
+def test_every_part_of_the_network_is_there(c):
+    def block(width):  # two convolutions, and what it is told of the step
+        return 2 * (9 * width + 1) * width + (4 * c + 1) * width
+
+    parts = [
+        33 * 4 * c,  # the step
+        17 * c + (16 * c + 1) * 2 * c,  # halved twice
+        2 * block(c) + 2 * block(2 * c),
+        (98 * c + 4 * c + 8 * c + 3) * 8 * c + (8 * c + 1) * 98 * c,  # across the whole image
+        (32 * c + 1) * c + (2 * c + 1) * c + (16 * c + 1) * c,  # doubled twice, joined between
+        9 * (c + 1) + 1,  # joined with the image
+    ]
+    assert unet(cosine_schedule(9), c).count_params() == sum(parts)
+
+
 def test_with_no_weights_it_is_the_guess_for_standard_normal_pixels():
     signal = cosine_schedule(50)
     net = unet(signal, 2)
