@@ -374,14 +374,14 @@ if "HANDBOOK_LONG" in os.environ:
 
     def slower(number, loss):
         for rival in rivals:
-            rival.learning_rate = 0.001 * (1 - number / 1500)
+            rival.learning_rate = 0.001 * (1 - number / 1000)
 
     def gan(seed):
         renew(seed, rivals, G, D)
         slower(0, None)
         rng, real = np.random.default_rng(seed), batches(x[:20000], 64, seed)
         fed = ((part, codes(rng, 64)) for part in real)
-        train(play, fed, 1500, after=slower)
+        train(play, fed, 1000, after=slower)
         return lambda: np.array(G(codes(np.random.default_rng(123), 1000)))
 
     def diffusion(seed):
@@ -392,7 +392,7 @@ if "HANDBOOK_LONG" in os.environ:
     print("                          seconds")
     print("                       train  draw  distance       classes")
     for name, way in {
-        "GAN, 1,500 steps": gan,
+        "GAN, 1,000 steps": gan,
         "diffusion, 500 steps": diffusion,
     }.items():
         rows, finals[name] = [], []
@@ -417,8 +417,8 @@ if "HANDBOOK_LONG" in os.environ:
 if "HANDBOOK_LONG" in os.environ:
     kinds = {
         "real": x_test,
-        "GAN, seed 0": finals["GAN, 1,500 steps"][0],
-        "GAN, seed 1": finals["GAN, 1,500 steps"][1],
+        "GAN, seed 0": finals["GAN, 1,000 steps"][0],
+        "GAN, seed 1": finals["GAN, 1,000 steps"][1],
         "diffusion, seed 0": finals["diffusion, 500 steps"][0],
         "diffusion, seed 1": finals["diffusion, 500 steps"][1],
     }
