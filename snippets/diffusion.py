@@ -37,7 +37,8 @@ figure, axes = plt.subplots(1, 6, figsize=(6, 1.4))
 for axis, t in zip(axes, range(0, 1001, 200), strict=True):
     print(f"after {t:4} steps: share of signal {signal[t]:.3f}")
     axis.imshow(noised(x[:1], noise, signal[t])[0, ..., 0], "gray")
-    axis.set(xticks=[], yticks=[], title=f"t = {t}")
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(f"t = {t}", fontsize="small")
 # --8<-- [end:noising]
 
 # --8<-- [start:by-hand]
@@ -355,7 +356,7 @@ for column_axes, (t, *images) in zip(axes.T, path[::3], strict=True):
     for axis, image in zip(column_axes, images, strict=True):
         axis.imshow(image[..., 0], "gray")
         axis.set(xticks=[], yticks=[])
-    column_axes[0].set_title(f"t = {t}")
+    column_axes[0].set_title(f"t = {t}", fontsize="small")
 for axis, name in zip(axes[:, 0], ("state", "clean, so far"), strict=True):
     axis.set_ylabel(name, rotation=0, ha="right", va="center")
 # --8<-- [end:path]
