@@ -101,7 +101,6 @@ for name, share in (("linear", linear), ("cosine", signal)):
 axes[0].set(xlabel="step", ylabel="share of signal")
 axes[1].set(xlabel="step", ylabel="signal to noise")
 axes[0].legend()
-figure.tight_layout()
 # --8<-- [end:schedules]
 
 # --8<-- [start:exact]
