@@ -439,6 +439,31 @@ print(f"GPT-3, May 2020            {gpt3 / 1e9:4.0f} billion")
 print(f"MT-NLG, January 2022       {later / 1e9:4.0f} billion")
 # --8<-- [end:largest]
 
+# --8<-- [start:deleted-rows]
+from aimodels.imputation import complete_rows, gap_chance, with_gaps
+
+mass, progress = datasets.diabetes().x[:, 2], datasets.diabetes().y
+pairs = np.column_stack([mass, progress])
+
+
+def answers(rows):
+    return [rows[:, 0].mean(), np.polyfit(*rows.T, 1)[0]]  # (1)!
+
+
+print("all rows         mean {:.2f}  slope {:.1f}".format(*answers(pairs)))
+for name, decides in (("by lot", 0), ("by progression", 2)):
+    chance = np.zeros(pairs.shape)
+    chance[:, 0] = gap_chance(progress, 0.4, decides)
+    found = []
+    for seed in range(20):
+        holes = with_gaps(pairs, chance, np.random.default_rng(seed))
+        found.append(answers(holes[complete_rows(holes)]))
+    low, high = np.min(found, axis=0), np.max(found, axis=0)
+    print(f"gaps {name:14}", end="")
+    print(f" {low[0]:.2f} to {high[0]:.2f}  {low[1]:.1f} to {high[1]:.1f}")
+# --8<-- [end:deleted-rows]
+
+# --8<-- [start:noise-labels]
 # --8<-- [start:always-no]
 from aimodels import mlp
 from aimodels.logistic import softmax

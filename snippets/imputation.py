@@ -128,7 +128,7 @@ figure, axis = plt.subplots(figsize=(5.6, 3.0))
 for share in (0.1, 0.3, 0.5):
     table = with_gaps(patients, share, np.random.default_rng(0))
     whole = np.count_nonzero(~np.isnan(table).any(axis=1))
-    fit = gaussian(table, tolerance=1e-5)
+    fit = gaussian(table, tolerance=1e-4)
     left = fit.likelihoods[-1] - fit.likelihoods[:-1]
     print(f"gaps {share:.0%}: complete rows {whole:3} of 442", end="  ")
     print(f"steps {len(fit.likelihoods) - 1:3}", end="  ")
@@ -191,7 +191,7 @@ for simulation in range(300):
             hits.setdefault(name, []).append(abs(estimate - target) < reach)
             widths.setdefault(name, []).append(2 * reach)
 
-print("               mean         slope")
+print("               mean          slope")
 print("             covers width  covers width")
 cover = {}
 for name, hit in hits.items():
@@ -199,7 +199,7 @@ for name, hit in hits.items():
     width = np.median(np.reshape(widths[name], (300, 2)), axis=0)
     print(f"{name:11}", end="")
     for c, w in zip(cover[name], width, strict=True):
-        print(f"   {c:5.0%}  {w:4.2f}", end=" ")
+        print(f"    {c:4.2f}  {w:4.2f}", end="")
     print()
 
 figure, axis = plt.subplots(figsize=(5.6, 3.2))
