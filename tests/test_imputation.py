@@ -273,6 +273,42 @@ def test_draws_come_from_the_posterior_distribution():
     assert stats.kstest(drawn, theory.cdf).pvalue > 0.01
 
 
+class Given:
+    """Draws the mean of χ², the given numbers for the weights and for the level, and no noise."""
+
+    def __init__(self, weights, level):
+        self.weights, self.level = weights, level
+
+    def chisquare(self, freedom):
+        return freedom
+
+    def normal(self, size=None):
+        if size is None:
+            return self.level
+        return np.array(self.weights) if size == len(self.weights) else np.zeros(size)
+
+
+def test_what_a_draw_adds_to_weights_and_level_by_hand():
+    draws = rng()
+    a = draws.normal(size=(9, 2)) @ [[1, 0.8], [0, 0.5]]  # two inputs that go together
+    y = a @ [1, 2] + draws.normal(size=9)
+    train, x = np.column_stack([a, y]), np.array([[3.0, -1, nan]])
+    away = a - a.mean(axis=0)
+    gram = away.T @ away
+    line = np.linalg.lstsq(away, y - y.mean(), rcond=None)[0]
+    noise = np.sqrt(np.sum((y - y.mean() - away @ line) ** 2) / 6)
+    point = x[0, :2] - a.mean(axis=0)
+    middle = y.mean() + point @ line
+
+    def drawn(weights, level):
+        return fill_regressions(x, train, 1, 1e-12, Given(weights, level))[0, 2] - middle
+
+    np.testing.assert_allclose(drawn([0, 0], 0), 0, atol=1e-9)
+    np.testing.assert_allclose(drawn([0, 0], 1), noise / 3)
+    spread = drawn([1, 0], 0) ** 2 + drawn([0, 1], 0) ** 2
+    np.testing.assert_allclose(spread, noise**2 * point @ np.linalg.solve(gram, point))
+
+
 def test_one_call_draws_the_weights_once_and_the_noise_for_each_row():
     draws = rng()
     a = draws.normal(size=50)
