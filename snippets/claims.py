@@ -463,7 +463,6 @@ for name, decides in (("by lot", 0), ("by progression", 2)):
     print(f" {low[0]:.2f} to {high[0]:.2f}  {low[1]:.1f} to {high[1]:.1f}")
 # --8<-- [end:deleted-rows]
 
-# --8<-- [start:noise-labels]
 # --8<-- [start:always-no]
 from aimodels import mlp
 from aimodels.logistic import softmax
