@@ -96,13 +96,34 @@ def parameter_count(widths):
     return sum((d + 1) * e for d, e in pairwise(widths))
 
 
-def loss_and_gradients(x, labels, layers):
-    """Return the mean softmax cross-entropy and its derivatives by all weights and biases.
+def softmax_loss(logits, labels):
+    """Return the mean softmax cross-entropy and its derivative by the logits `[B, C]`.
+
+    Args:
+        logits: `[B, C]`.
+        labels: `[B]` whole numbers, 0 to C - 1.
+    """
+    labels, rows, classes = np.asarray(labels), np.arange(len(logits)), logits.shape[1]
+    if labels.shape != rows.shape or labels.size == 0:
+        raise ValueError(f"labels has shape {labels.shape}; allowed is [B], here {rows.shape}")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must be whole numbers from 0 to {classes - 1}, one per row of x")
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    loss = np.mean(log_sum[:, 0] - shifted[rows, labels])
+    back = np.exp(shifted - log_sum)  # softmax, minus 1 at the label, over B
+    back[rows, labels] -= 1
+    return loss, back / len(rows)
+
+
+def loss_and_gradients(x, labels, layers, loss=softmax_loss):
+    """Return the loss and its derivatives by all weights and biases.
 
     Args:
         x: `[B, D]`.
-        labels: `[B]` whole numbers, 0 to C - 1.
+        labels: `[B]`, what the loss takes; for the softmax cross-entropy whole numbers, 0 to C - 1.
         layers: a sequence of `Layer`; the output of the last are logits `[B, C]`.
+        loss: takes logits and labels, returns a number and its derivative by the logits `[B, C]`.
 
     Returns:
         A number, and for each layer a pair `[D, D']`, `[D']`.
@@ -112,38 +133,28 @@ def loss_and_gradients(x, labels, layers):
     outputs = [np.asarray(x, dtype=float)]
     for layer in layers:
         outputs.append(dense(outputs[-1], *layer))
-    logits, labels, rows = outputs[-1], np.asarray(labels), np.arange(len(x))
-    classes = logits.shape[1]
-    if labels.shape != rows.shape or labels.size == 0:
-        raise ValueError(f"labels has shape {labels.shape}; allowed is [B], here {rows.shape}")
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels must be whole numbers from 0 to {classes - 1}, one per row of x")
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = np.mean(log_sum[:, 0] - shifted[rows, labels])
-    back = np.exp(shifted - log_sum)  # by the logits: softmax, minus 1 at the label, over B
-    back[rows, labels] -= 1
-    back /= len(x)
+    value, back = loss(outputs[-1], labels)
     gradients = []
     for k in reversed(range(len(layers))):
         back = back * ACTIVATIONS[layers[k].activation][1](outputs[k + 1])
         gradients.append((outputs[k].T @ back, back.sum(axis=0)))
         if k:
             back = back @ layers[k].weights.T
-    return loss, gradients[::-1]
+    return value, gradients[::-1]
 
 
-def train(x, labels, layers, rng, *, rate, epochs, batch=None):
+def train(x, labels, layers, rng, *, rate, epochs, batch=None, loss=softmax_loss):
     """Return the layers after gradient descent in batches, and the loss of every step.
 
     Args:
         x: `[N, D]`.
-        labels: `[N]` whole numbers, 0 to C - 1.
+        labels: `[N]`, what the loss takes.
         layers: where to start, as from `initialize`; left unchanged.
         rng: a `numpy.random.Generator` that shuffles the rows before each pass.
         rate: the learning rate, above 0.
         epochs: how many passes through the rows, 0 or more.
         batch: rows in a step, the last of a pass may have fewer; all if None.
+        loss: as for `loss_and_gradients`.
 
     Returns:
         A list of `Layer`, and `[steps]` losses, each of its batch before the step.
@@ -158,8 +169,8 @@ def train(x, labels, layers, rng, *, rate, epochs, batch=None):
     for _ in range(epochs):
         order = rng.permutation(len(x))
         for rows in (order[start : start + batch] for start in range(0, len(x), batch)):
-            loss, gradients = loss_and_gradients(x[rows], labels[rows], layers)
-            losses.append(loss)
+            value, gradients = loss_and_gradients(x[rows], labels[rows], layers, loss)
+            losses.append(value)
             layers = [
                 Layer(layer.weights - rate * by_weights, layer.bias - rate * by_bias, layer[2])
                 for layer, (by_weights, by_bias) in zip(layers, gradients, strict=True)
