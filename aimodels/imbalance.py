@@ -125,7 +125,7 @@ def focal_loss(z, y, gamma=0.0, weights=(1.0, 1.0)):
     z, y = np.asarray(z, dtype=float), np.asarray(y)
     if z.ndim != 1 or z.size == 0 or not np.isfinite(z).all():
         raise ValueError(f"z has shape {z.shape}, or NaN or infinity; allowed are numbers [N]")
-    if y.shape != z.shape or not np.isin(y, (0, 1)).all():
+    if y.shape != z.shape or not ((y == 0) | (y == 1)).all():
         raise ValueError(f"y has shape {y.shape}, or others than 0 and 1; allowed is {z.shape}")
     if not 0 <= gamma < np.inf:
         raise ValueError(f"gamma is {gamma}; allowed is 0 or more")

@@ -23,6 +23,8 @@ assert np.isclose((weights * slope).sum(), slope[rows].sum())
 # --8<-- [end:by-hand]
 
 # --8<-- [start:data]
+from functools import cache
+
 from aimodels.datasets import fashion_mnist, standardize
 
 train, _ = fashion_mnist()
@@ -31,6 +33,7 @@ ink = blocks.mean(axis=(2, 4)).reshape(-1, 196)  # (1)!
 shirts = (train.y == 0).astype(int)
 
 
+@cache
 def draw(seed):
     rng = np.random.default_rng(seed)
     no, yes = (rng.permutation(np.flatnonzero(shirts == k)) for k in (0, 1))
@@ -59,7 +62,7 @@ def answer(network, x):
     return sigmoid(mlp.forward(x, network)[:, 0])
 
 
-def fit(x, y, held, seed, *, gamma=0, weights=(1, 1), balanced=False):
+def fit(x, y, held, seed, *, gamma=0, weights=(1, 1), balanced=False, rate=0.2):
     def loss(z, y):
         value, slope = focal_loss(z[:, 0], y, gamma, weights)
         return value, slope[:, None]
@@ -73,7 +76,7 @@ def fit(x, y, held, seed, *, gamma=0, weights=(1, 1), balanced=False):
             rows = np.concatenate(list(balanced_batches(y, 100, 50, rng)))
         a, b = x[rows], y[rows]
         network, _ = mlp.train(
-            a, b, network, rng, rate=0.2, epochs=1, batch=100, loss=loss
+            a, b, network, rng, rate=rate, epochs=1, batch=100, loss=loss
         )
         score = average_precision(held[1], answer(network, held[0]))
         if score > best:  # (2)!
@@ -98,16 +101,18 @@ def remedies(x, y, seed):  # (1)!
         "balanced": (x, y, {"balanced": True}),
         "SMOTE": (*smote(x, y, rng), {}),
         "fewer": (x[less], y[less], {}),
-        "focal loss": (x, y, {"gamma": 2}),
+        "focal loss": (x, y, {"gamma": 2, "rate": 0.6}),  # (2)!
     }
 
 
-def show(name, rows, digits=2):  # (2)!
-    print(f"{name:10}", end="")
-    means, deviations = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
-    for mean, sd in zip(means, deviations, strict=True):
-        print(f"  {mean:.{digits}f} ± {sd:.{digits}f}", end="")
-    print()
+def show(name, rows, digits=2):  # (3)!
+    cells = [
+        f"{mean:{digits + 3}.{digits}f} ± {sd:<{digits + 2}.{digits}f}"
+        for mean, sd in zip(
+            np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1), strict=True
+        )
+    ]
+    print(f"{name:10}", *cells)
 
 
 truth, said, at_half = {}, {}, {}
@@ -120,7 +125,7 @@ for seed in range(5):
         found = confusion(test[1], said[name, seed][1] >= 0.5, 2)
         scores = precision_recall_f1(found, empty=0)
         at_half.setdefault(name, []).append([part[1] for part in scores])
-print("            precision       recall           F1")
+print("            precision    recall       F1")
 for name, rows in at_half.items():
     show(name, rows)
 # --8<-- [end:remedies]
@@ -196,7 +201,7 @@ def corrected(name, p):
     )
 
 
-print("            mean p         Brier, ×100    corrected")
+print("            mean p       Brier, ×100  corrected")
 for name in names:
     rows = []
     for seed, (_, y) in truth.items():
@@ -236,8 +241,8 @@ def cost(y, yes, miss=10):
 
 
 cheap = bayes_threshold(1, 10)
-print(f"threshold for costs 1 and 10: {cheap:.3f}")
-print("            from ½         from threshold  corrected")
+print(f"threshold for costs 1 and 10: {cheap:.3f}\n")
+print("threshold  ½        1/11     1/11, corrected")
 for name in ("as it is", "weights", "SMOTE", "focal loss"):
     rows = []
     for seed, (_, y) in truth.items():
@@ -250,8 +255,8 @@ for name in ("as it is", "weights", "SMOTE", "focal loss"):
 # --8<-- [start:prior]
 from aimodels.imbalance import estimate_prior
 
-print("T-shirts, in percent        Brier score × 100")
-print("true        counted       estimated     as it is     corrected")
+print("T-shirts, in percent             Brier, ×100")
+print("true       counted    estimated  as it is   corrected")
 for keep in (980, 3600, 19600):  # (1)!
     rows = []
     for seed, (_, y) in truth.items():
@@ -325,8 +330,8 @@ for name, rows in lines.items():
 # --8<-- [end:linear]
 
 # --8<-- [start:leak]
-print("            held-out part               new pictures")
-print("            precision    recall         precision    recall")
+print("            held-out part             new pictures")
+print("            precision    recall       precision    recall")
 for name in ("copies", "SMOTE"):
     rows = []
     for seed in range(3):
@@ -389,6 +394,6 @@ for seed, (_, y) in truth.items():
     assert np.array_equal(shift_prior(p, 0.02, share) >= 0.5, p >= 1 / 11)
     network = fit(x, t, held, seed, weights=(1, 10))
     rows.append([cost(y, p >= 1 / 11), cost(y, answer(network, x_new) >= 0.5)])
-print("            as it is     weights 10")
+print("           as it is weights")
 show("", rows, 0)
 # --8<-- [end:solution-weights]
