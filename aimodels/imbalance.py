@@ -78,10 +78,10 @@ def smote(x, y, rng, neighbours=5):
     new_x, new_y = [x], [np.asarray(y).astype(int)]
     for k in needy:
         own = x[np.asarray(y) == k]
-        square = (own**2).sum(axis=1)
-        distance = square[:, None] - 2 * own @ own.T + square
-        np.fill_diagonal(distance, -np.inf)  # itself comes first, even among copies
-        nearest = np.argsort(distance, axis=1, kind="stable")[:, 1 : neighbours + 1]
+        near = own - own.mean(axis=0)  # far from the origin, squares would lose the distances
+        square = (near**2).sum(axis=1)
+        distance = square[:, None] - 2 * near @ near.T + square
+        nearest = np.argsort(distance, axis=1)[:, 1 : neighbours + 1]  # the first is itself
         need = counts.max() - counts[k]
         pair, place = rng.choice(nearest.size, need), rng.random(need)[:, None]
         start = own[pair // neighbours]
@@ -151,10 +151,11 @@ def undo_focal(p, gamma):
         raise ValueError(f"gamma is {gamma}; allowed is 0 or more")
     inner = np.clip(p, 1e-300, 1 - 1e-16)  # 0 and 1 are answered below
 
-    def pull(q):  # minus the slope of (1 - q)^γ (-log q), times q (1 - q)
-        return (1 - q) ** (gamma + 1) - gamma * q * (1 - q) ** gamma * np.log(q)
+    def pull(q, rest, log_q):  # minus the slope of (1 - q)^γ (-log q), times q (1 - q)
+        return rest ** (gamma + 1) - gamma * q * rest**gamma * log_q
 
-    up, down = pull(inner), pull(1 - inner)
+    up = pull(inner, 1 - inner, np.log(inner))
+    down = pull(1 - inner, inner, np.log1p(-inner))
     return np.where((p == 0) | (p == 1), p, down / (up + down))
 
 

@@ -116,6 +116,13 @@ def test_a_smote_sample_lies_between_a_sample_and_one_of_its_neighbours():
         assert min(on_a_line) < 1e-12
 
 
+def test_smote_finds_neighbours_far_from_the_origin():
+    own = 1e9 + np.array([0.0, 1.0, 5.0, 6.0, 20.0, 21.0])[:, None]
+    x, y = np.concatenate([np.zeros((60, 1)), own]), np.repeat([0, 1], [60, 6])
+    new = smote(x, y, rng(), neighbours=1)[0][66:, 0] - 1e9
+    assert (((new >= 0) & (new <= 1)) | ((new >= 5) & (new <= 6)) | (new >= 20)).all()
+
+
 def test_smote_of_copies_gives_copies_and_no_sample_is_its_own_neighbour():
     x = np.array([[0.0], [5.0], [5.0], [9.0], [8.0], [7.0], [6.0], [2.0]])
     new, _ = smote(x, np.array([0, 1, 1, 0, 0, 0, 0, 0]), rng(), neighbours=1)
@@ -224,7 +231,7 @@ def test_undo_focal_keeps_order_ends_and_half_and_does_nothing_at_gamma_zero():
         assert (np.diff(back) >= 0).all()
         np.testing.assert_allclose(back[[0, 4, 7]], [0, 0.5, 1])
         np.testing.assert_allclose(back + undo_focal(1 - p, gamma), 1, atol=1e-12)
-    np.testing.assert_allclose(undo_focal(p, 0), p, rtol=1e-9)
+    np.testing.assert_allclose(undo_focal([*p, 1e-9], 0), [*p, 1e-9], rtol=1e-9)
 
 
 def test_shifting_the_prior_by_hand_and_back():
@@ -318,6 +325,7 @@ def test_the_best_threshold_is_found_by_trying_all(size, digits):
 def test_the_best_threshold_by_hand():
     threshold, f1 = best_threshold([1, 0, 1, 0, 0], [0.9, 0.8, 0.7, 0.2, 0.1])
     assert (threshold, f1) == (0.7, pytest.approx(0.8))
+    assert best_threshold([1, 0, 0, 1], [0.9, 0.8, 0.7, 0.6]) == (0.9, pytest.approx(2 / 3))
 
 
 def test_samples_are_left_as_they_were():
