@@ -134,6 +134,11 @@ def loss_and_gradients(x, labels, layers, loss=softmax_loss):
     for layer in layers:
         outputs.append(dense(outputs[-1], *layer))
     value, back = loss(outputs[-1], labels)
+    if np.shape(back) != outputs[-1].shape:
+        raise ValueError(
+            f"loss returns a derivative of shape {np.shape(back)}; allowed is that of the logits, "
+            f"{outputs[-1].shape}"
+        )
     gradients = []
     for k in reversed(range(len(layers))):
         back = back * ACTIVATIONS[layers[k].activation][1](outputs[k + 1])

@@ -52,6 +52,41 @@ def stack_of(layers):
     return stack
 
 
+def squares(logits, wanted):
+    error = logits[:, 0] - wanted
+    return np.mean(error**2), 2 * error[:, None] / len(error)
+
+
+def test_another_loss_can_be_given():
+    x, _, layers = some([3, 4, 1], 9, "tanh")
+    wanted = np.linspace(-1, 1, 9)
+    loss, gradients = loss_and_gradients(x, wanted, layers, squares)
+    assert loss == pytest.approx(np.mean((forward(x, layers)[:, 0] - wanted) ** 2))
+    step = np.zeros_like(layers[0].weights)
+    step[1, 2] = 1e-6
+    ends = [
+        loss_and_gradients(
+            x,
+            wanted,
+            [layers[0]._replace(weights=layers[0].weights + s * step), layers[1]],
+            squares,
+        )[0]
+        for s in (1, -1)
+    ]
+    assert gradients[0][0][1, 2] == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6)
+    trained, losses = train(
+        x, wanted, layers, np.random.default_rng(0), rate=0.1, epochs=50, loss=squares
+    )
+    assert losses[-1] < losses[0] / 2
+    assert loss_and_gradients(x, wanted, trained, squares)[0] < losses[-1]
+
+
+def test_a_derivative_of_another_shape_than_the_logits_is_named():
+    x, _, layers = some([3, 4, 1], 9, "tanh")
+    with pytest.raises(ValueError, match=r"shape \(9,\); allowed is that of the logits, \(9, 1\)"):
+        loss_and_gradients(x, np.zeros(9), layers, lambda z, y: (0.0, z[:, 0]))
+
+
 def test_a_dense_layer_by_hand():
     x, weights, bias = [[1.0, 2.0]], [[1.0, 0.0, -1.0], [3.0, -1.0, 0.0]], [0.5, 0.5, 0.5]
     np.testing.assert_array_equal(dense(x, weights, bias), [[7.5, -1.5, -0.5]])
