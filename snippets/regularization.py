@@ -120,77 +120,218 @@ for training in (False, True):
     print(f"training {training}: probability of class 0: {one:.3f}, {other:.3f}")
 # --8<-- [end:networks]
 
-# --8<-- [start:train]
-PENALTIES = {"l1": 0.001, "l2": 0.01}
+# --8<-- [start:kinds]
+GENTLE = {"l2": 0.003, "rate": 0.3, "views": 9}
 KINDS = {
     "nothing": {},
     "L1": {"l1": 0.001},
     "L2": {"l2": 0.01},
     "dropout": {"rate": 0.5},
-    "shifted": {"views": 9},
-    "stopped": {"images": 160},
-    "L2, dropout": {"l2": 0.01, "rate": 0.5},
-    "all": {"l2": 0.01, "rate": 0.5, "views": 9, "images": 160},
+    "shifts": {"views": 9},
+    "stopped": {"images": 160},  # (1)!
+    "L2+dropout": {"l2": 0.01, "rate": 0.5},
+    "all, strong": {"l2": 0.01, "rate": 0.5, "views": 9},
+    "all, gentle": GENTLE,
+    "all, stopped": {**GENTLE, "images": 160},
     "2 x data": {"images": 400},
     "4 x data": {"images": 800},
     "8 x data": {"images": 1600},
+    "8 x, all": {**GENTLE, "images": 1600},
 }
-SEEDS, STEPS = range(5), 800
-runs = [(kind, seed) for kind in KINDS for seed in SEEDS]
+spoilt = ("nothing", "L2", "dropout", "L2+dropout", "stopped", "8 x data")  # (2)!
+NAMES = list(KINDS) + [f"* {name}" for name in spoilt]
+KINDS.update({f"* {name}": {**KINDS[name], "labels": 1} for name in spoilt})
+SEEDS = range(5)
+runs = [(name, seed) for name in NAMES for seed in SEEDS]
 
 
 def option(name, default):
-    return [KINDS[kind].get(name, default) for kind, _ in runs]
+    return np.array([KINDS[kind].get(name, default) for kind, _ in runs])
 
 
 strengths = {name: option(name, 0.0) for name in ("l1", "l2", "rate")}
 model = SideBySide((196, 64, 10), [seed for _, seed in runs], **strengths)
+print(len(runs), "networks,", model.count_params(), "parameters")
+# --8<-- [end:kinds]
+
+# --8<-- [start:train]
 orders = [np.random.default_rng(seed).permutation(60_000)[:1840] for seed in SEEDS]
-bank = np.stack([small(flat[rows][:, views]) for rows in orders])  # (1)!
-names = np.stack([train_set.y[rows] for rows in orders])
-print(bank.shape)
+bank = np.concatenate([small(flat[rows][:, views]) for rows in orders])  # (1)!
+true = np.concatenate([train_set.y[rows] for rows in orders])
+draw = np.random.default_rng(6)
+drawn = np.where(draw.random(true.size) < 0.3, draw.integers(0, 10, true.size), true)
+both = np.stack([true, drawn])  # (2)!
+labels = option("labels", 0)[:, None]
+start = np.array([1840 * seed for _, seed in runs])[:, None]
+images, targets = tf.constant(bank.reshape(-1, 196)), tf.one_hot(both, 10)
+update = make_step(model, keras.optimizers.Adam(0.003), summed_cross_entropy)
+
+
+def step(where, what):
+    return update(tf.gather(images, where), tf.gather_nd(targets, what))
+
+
+def feed():
+    sources = [
+        batches(np.arange(count), 40, seed)
+        for count, (_, seed) in zip(option("images", 200), runs, strict=True)
+    ]
+    choose, most = np.random.default_rng(7), option("views", 1)[:, None]
+    while True:
+        rows = start + np.stack([next(source) for source in sources])  # (3)!
+        what = np.stack([np.broadcast_to(labels, rows.shape), rows], axis=-1)
+        yield 9 * rows + choose.integers(0, most, rows.shape), what
+
+
+held = start + np.r_[160:200, 1640:1840]  # (4)!
+held_targets = np.hstack([both[labels, held[:, :40]], true[held[:, 40:]]])
+
+
+def held_losses():
+    logits = model(tf.gather(images, 9 * held))
+    return keras.losses.sparse_categorical_crossentropy(held_targets, logits, from_logits=True)
+
+
+source, curves = feed(), []
+best = [weight.numpy() for weight in model.trainable_variables]
+lowest = np.full(len(runs), np.inf)
+for _ in range(40):
+    train(step, source, 20)
+    losses = held_losses().numpy()
+    curves.append(losses[:, 40:].mean(1))
+    better = losses[:, :40].mean(1) < lowest
+    lowest[better] = losses[better, :40].mean(1)
+    for kept, weight in zip(best, model.trainable_variables, strict=True):
+        kept[better] = weight.numpy()[better]
+curves = np.array(curves).reshape(40, len(NAMES), 5)
+stopped = option("images", 200) == 160
+for kept, weight in zip(best, model.trainable_variables, strict=True):
+    weight.assign(np.where(stopped[:, None, None], kept, weight))  # (5)!
 # --8<-- [end:train]
 
+# --8<-- [start:curves]
+figure, axes = plt.subplots(1, 2, figsize=(7, 2.9), sharey=True)
+steps = np.arange(20, 801, 20)
+for axis, mark in zip(axes, ("", "* "), strict=True):
+    for name, style in (("nothing", "-"), ("L2", "--"), ("dropout", "-."), ("8 x data", ":")):
+        axis.plot(steps, curves[:, NAMES.index(mark + name)].mean(1), style, label=name)
+    axis.set(xlabel="step", title="some labels drawn by lot" if mark else "true labels")
+    axis.set_ylim(0, 2)
+axes[0].set_ylabel("validation loss")
+axes[0].legend()
+# --8<-- [end:curves]
+
+# --8<-- [start:table]
+unseen = np.pad(test_set.x[:2000].reshape(-1, 784), ((0, 0), (0, 1)))
+moves = pixel_views(28, 28, shift=2)[np.random.default_rng(8).integers(0, 25, 2000)]  # (1)!
+pairs = (small(unseen[:, :784]), small(np.take_along_axis(unseen, moves, 1)))
+answers = test_set.y[:2000]
+
+
+def judge(pixels, training=False):
+    logits = model(tf.broadcast_to(pixels, (len(runs), *pixels.shape)), training=training)
+    losses = keras.losses.sparse_categorical_crossentropy(
+        tf.broadcast_to(answers, logits.shape[:2]), logits, from_logits=True
+    )
+    right = tf.argmax(logits, axis=-1) == answers
+    return tf.reduce_mean(tf.cast(right, tf.float32), 1), tf.reduce_mean(losses, 1)
+
+
+(accuracy, loss), (moved, _) = (
+    [np.reshape(numbers, (len(NAMES), 5)) for numbers in judge(small_images)]
+    for small_images in pairs
+)
+print("               accuracy   against nothing    moved")
+for i, name in enumerate(NAMES):
+    reference = accuracy[NAMES.index("* nothing" if name[0] == "*" else "nothing")]
+    gain = accuracy[i] - reference  # (2)!
+    print(f"{name:14}{accuracy[i].mean():9.3f}", end="")
+    print(f"{gain.mean():+10.3f} ± {gain.std(ddof=1):.3f}{moved[i].mean():9.3f}")
+# --8<-- [end:table]
+
+# --8<-- [start:losses]
+ladder = [NAMES.index(name) for name in ("nothing", "2 x data", "4 x data", "8 x data")]
+print("               loss   worth, by loss   by accuracy")
+for i, name in enumerate(NAMES[: NAMES.index("2 x data")]):
+    worth = [
+        2 ** np.interp(sign * numbers[i].mean(), sign * numbers[ladder].mean(1), range(4))
+        for sign, numbers in ((-1, loss), (1, accuracy))  # (1)!
+    ]
+    print("{:14}{:5.2f}{:15.1f} x{:12.1f} x".format(name, loss[i].mean(), *worth))
+# --8<-- [end:losses]
+
 # --8<-- [start:descent]
+known_x, known_y = small(flat[:, :784][::20]), train_set.y[::20]  # (1)!
+test_x, test_y = pairs[0], answers
+
+
 def features(images, count, seed):
-    weights = np.random.default_rng((seed, 5)).normal(size=(196, count)) / 14
-    return np.tanh((images - pixels.mean()) @ (4 * weights))
+    weights = np.random.default_rng((seed, 5)).normal(size=(196, count)) / 3.5
+    return np.tanh((images - known_x.mean()) @ weights)
 
 
-def shortest(table, targets, strength):  # (1)!
+def fits(table, targets, strengths):  # (2)!
     u, size, v = np.linalg.svd(table, full_matrices=False)
-    return v.T @ ((size / (size**2 + len(table) * strength))[:, None] * (u.T @ targets))
+    ours = u.T @ targets
+    return [v.T @ (ours * (size / (size**2 + len(table) * s))[:, None]) for s in strengths]
 
 
 one_hot = np.eye(10)
-sizes = (20, 50, 100, 200, 250, 280, 300, 320, 360, 450, 700, 1200)
-error = np.empty((5, len(sizes), 2))
-for seed in range(5):
-    rows = np.random.default_rng(seed).choice(60_000, 300, replace=False)
+sizes = (20, 50, 100, 200, 260, 300, 340, 450, 700, 1200)
+error = np.empty((3, len(sizes), 2))
+for seed in range(3):
+    rows = np.random.default_rng(seed).choice(3000, 300, replace=False)
     for i, count in enumerate(sizes):
-        known = features(pixels[rows], count, seed)
-        unknown = features(pixels_test[:1000], count, seed)
-        for j, strength in enumerate((0.0, 0.01)):
-            fitted = shortest(known, one_hot[labels[rows]], strength)
-            misses = unknown @ fitted - one_hot[labels_test[:1000]]
+        known = features(known_x[rows], count, seed)
+        unknown = features(test_x[:1000], count, seed)
+        for j, weights in enumerate(fits(known, one_hot[known_y[rows]], (0.0, 0.01))):
+            misses = unknown @ weights - one_hot[test_y[:1000]]
             error[seed, i, j] = np.mean(np.sum(misses**2, axis=1))
 middle = np.median(error, axis=0)
 print("features   no penalty   strength 0.01")
 for count, (bare, calm) in zip(sizes, middle, strict=True):
-    if count in (20, 100, 280, 300, 320, 1200):
-        print(f"{count:8}{bare:13.2f}{calm:16.2f}")
+    print(f"{count:8}{bare:13.2f}{calm:16.2f}")
 
 figure, axis = plt.subplots(figsize=(6, 3))
 for j, word in enumerate(("no penalty", "strength 0.01")):
-    axis.loglog(sizes, middle[:, j], "o-"[j:] , label=word)
+    axis.loglog(sizes, middle[:, j], ("-", "--")[j], label=word)
     axis.fill_between(sizes, error[..., j].min(0), error[..., j].max(0), alpha=0.2)
 axis.set(xlabel="random features", ylabel="squared error on test images")
 axis.legend()
 # --8<-- [end:descent]
 
+# --8<-- [start:peer]
+from sklearn.linear_model import Lasso, Ridge
+
+rng = np.random.default_rng(0)
+gaps = {"ridge": [], "lasso": []}
+for rows_count, columns_count in ((30, 5), (20, 20), (10, 40)):
+    x = rng.normal(size=(rows_count, columns_count))
+    y = x[:, :3].sum(1) + rng.normal(size=rows_count)
+    theirs = Ridge(alpha=0.1 * rows_count).fit(x, y)  # (1)!
+    gaps["ridge"].append(np.abs(ridge(x, y, 0.1)[0] - theirs.coef_).max())
+    theirs = Lasso(alpha=0.1, tol=1e-10, max_iter=100_000).fit(x, y)
+    gaps["lasso"].append(np.abs(lasso(x, y, 0.1, tolerance=1e-10)[0] - theirs.coef_).max())
+print({name: bool(max(gap) < 1e-3) for name, gap in gaps.items()})
+
+equal = 0
+for _ in range(100):
+    curve = 1 + (np.arange(30) / 15 - 1) ** 2 + rng.normal(0, 0.2, 30)
+    callback = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
+    callback.set_model(two)
+    callback.on_train_begin()
+    two.stop_training = False
+    for epoch, value in enumerate(curve):
+        callback.on_epoch_end(epoch, {"val_loss": value})
+        if two.stop_training:
+            break
+    equal += early_stop(curve, 3) == (callback.best_epoch, epoch)
+print("the same epochs as EarlyStopping on", equal, "of 100 curves")
+# --8<-- [end:peer]
+
 # --8<-- [start:units]
 other = table.x.copy()
-other[:, 3] *= 100  # (1)!
+other[:, 3] /= 1000  # (1)!
 for strength in (0.0, 0.5):
     said = []
     for columns_in in (table.x, other):
@@ -199,22 +340,30 @@ for strength in (0.0, 0.5):
     print(f"strength {strength}: a prediction changes by up to {np.ptp(said, 0).max():.1f}")
 # --8<-- [end:units]
 
+# --8<-- [start:left-on]
+noisy_accuracy = np.reshape(judge(pairs[0], training=True)[0], (len(NAMES), 5)).mean(1)
+for name in ("dropout", "L2+dropout", "all, gentle"):
+    i = NAMES.index(name)
+    print(f"{name:12} off {accuracy[i].mean():.3f}  left on {noisy_accuracy[i]:.3f}")
+# --8<-- [end:left-on]
+
 # --8<-- [start:choice]
-rows = np.random.default_rng(0).choice(60_000, 300, replace=False)
+rows = np.random.default_rng(0).choice(3000, 300, replace=False)
 right = []
 for seed in range(100):
-    fitted = shortest(features(pixels[rows], 100, seed), one_hot[labels[rows]], 0.01)
-    right.append((features(pixels_test, 100, seed) @ fitted).argmax(1) == labels_test)
+    known, unknown = features(known_x[rows], 100, seed), features(test_x, 100, seed)
+    (weights,) = fits(known, one_hot[known_y[rows]], (0.01,))
+    right.append((unknown @ weights).argmax(1) == test_y)
 right = np.array(right)  # (1)!
 rng = np.random.default_rng(1)
-print("tried  best on 100 images  the same on 4,000 others")
+print("tried   best on 100 images   the same on 1,900 others")
 for tried in (1, 10, 100):
     found = []
-    for _ in range(300):
-        some = right[rng.permutation(100)[:tried]][:, rng.permutation(5000)]
+    for _ in range(200):
+        some = right[rng.permutation(100)[:tried]][:, rng.permutation(2000)]
         best = some[:, :100].mean(1).argmax()
-        found.append((some[best, :100].mean(), some[best, 1000:].mean()))
-    print("{:5}{:20.3f}{:26.3f}".format(tried, *np.mean(found, 0)))
+        found.append((some[best, :100].mean(), some[best, 100:].mean()))
+    print("{:5}{:21.3f}{:27.3f}".format(tried, *np.mean(found, 0)))
 # --8<-- [end:choice]
 
 # --8<-- [start:solution-dropout]
@@ -240,6 +389,33 @@ for t in range(1, 2001):
         by_ridge, _ = ridge(known, target, 1 / (rate * t))
         said = [(columns[test] - known_mean) @ w + target_mean for w in (weights, by_ridge)]
         found[t] = [np.mean((s - table.y[test]) ** 2) for s in said]
-        print(f"{t:5} steps: error {found[t][0]:.0f}, ridge of strength {1 / (rate * t):.2f}: {found[t][1]:.0f}")
+        print(f"{t:5} steps {found[t][0]:6.0f}  ", end="")
+        print(f"ridge of strength {1 / (rate * t):5.2f}: {found[t][1]:.0f}")
 assert found[20][0] < min(found[2][0], found[2000][0])
 # --8<-- [end:solution-stop]
+
+# --8<-- [start:solution-mixup]
+mixed = SideBySide((196, 64, 10), [0, 1, 2, 0, 1, 2])
+update = make_step(mixed, keras.optimizers.Adam(0.003), summed_cross_entropy)
+sources = [batches(np.arange(200), 40, seed) for seed in (0, 1, 2)]
+rng = np.random.default_rng(0)
+for _ in range(800):
+    rows = np.stack([1840 * seed + next(source) for seed, source in enumerate(sources)])
+    x, y = bank[rows, 0], np.eye(10, dtype="float32")[true[rows]]
+    share = rng.beta(0.4, 0.4, (3, 40, 1)).astype("float32")
+    other = rng.permutation(40)
+    blend = [share * z + (1 - share) * z[:, other] for z in (x, y)]
+    update(np.concatenate([x, blend[0]]), np.concatenate([y, blend[1]]))
+logits = mixed(np.broadcast_to(pairs[0], (6, 2000, 196)))
+shown = [(logits.numpy().argmax(-1) == answers).mean(1)]
+shown += [
+    keras.losses.sparse_categorical_crossentropy(
+        np.broadcast_to(answers, (6, 2000)), logits, from_logits=True
+    )
+    .numpy()
+    .mean(1)
+]
+for name, numbers in zip(("accuracy", "loss"), shown, strict=True):
+    print(f"{name:9} plain {numbers[:3].mean():.2f}  mixup {numbers[3:].mean():.2f}")
+assert shown[1][3:].mean() < shown[1][:3].mean()
+# --8<-- [end:solution-mixup]
