@@ -26,7 +26,9 @@ def _centred(x, y, strength):
     """Return columns and targets less their means, and both means."""
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.ndim != 2 or y.shape != x.shape[:1] or not x.size:
-        raise ValueError(f"x and y must be [N, D] and [N], not empty; received {x.shape}, {y.shape}")
+        raise ValueError(
+            f"x and y must be [N, D] and [N], not empty; received {x.shape}, {y.shape}"
+        )
     for name, array in (("x", x), ("y", y)):
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must hold finite numbers; received a NaN or an infinity")

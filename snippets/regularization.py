@@ -13,7 +13,10 @@ columns = (columns - columns.mean(0)) / columns.std(0)
 
 order = np.random.default_rng(0).permutation(442)
 test, pool = order[:142], order[142:]
-draws = [np.random.default_rng((1, k)).choice(pool, 100, replace=False) for k in range(100)]
+draws = [
+    np.random.default_rng((1, k)).choice(pool, 100, replace=False)
+    for k in range(100)
+]
 
 
 def errors(strength):
@@ -30,13 +33,19 @@ def errors(strength):
 
 print("strength  training    test   of the mean  variance")
 for strength in (0.0, 0.1, 1.0, 10.0):
-    print("{:8}{:10.0f}{:8.0f}{:14.0f}{:10.0f}".format(strength, *errors(strength)))
+    print(
+        "{:8}{:10.0f}{:8.0f}{:14.0f}{:10.0f}".format(
+            strength, *errors(strength)
+        )
+    )
 
 strengths = np.logspace(-2, 2, 17)
 curves = np.array([errors(strength) for strength in strengths]).T
 figure, axis = plt.subplots(figsize=(6, 3.2))
 words = ("training", "test", "of the mean prediction", "variance")
-for curve, word, style in zip(curves, words, ("--", "-", "-.", ":"), strict=True):
+for curve, word, style in zip(
+    curves, words, ("--", "-", "-.", ":"), strict=True
+):
     axis.loglog(strengths, curve, style, label=word)
 axis.set(xlabel="strength of the penalty", ylabel="mean squared error")
 axis.legend()
@@ -47,11 +56,16 @@ from aimodels.regularization import lasso
 
 strengths = np.logspace(-1, 2, 25)
 paths = {
-    fit.__name__: np.array([fit(scaled, table.y, strength)[0] for strength in strengths])
+    fit.__name__: np.array(
+        [fit(scaled, table.y, strength)[0] for strength in strengths]
+    )
     for fit in (ridge, lasso)
 }
 for name, path in paths.items():
-    print(f"{name}: weights of 0 along the path:", (path == 0).sum(1)[::4].tolist())
+    print(
+        f"{name}: weights of 0 along the path:",
+        (path == 0).sum(1)[::4].tolist(),
+    )
 chosen = paths["lasso"][strengths > 10][0] != 0  # (1)!
 print("lasso, strength 10, keeps:", *np.array(table.names)[chosen])
 
@@ -79,7 +93,9 @@ from aimodels.regularization import early_stop
 curve = [0.92, 0.71, 0.65, 0.63, 0.64, 0.62, 0.63, 0.66, 0.65, 0.61, 0.70]
 for patience in (1, 3, 5):
     best, last = early_stop(curve, patience)
-    print(f"patience {patience}: stopped after epoch {last}, weights of epoch {best}")
+    print(
+        f"patience {patience}: stopped after epoch {last}, weights of epoch {best}"
+    )
 # --8<-- [end:stop]
 
 # --8<-- [start:views]
@@ -96,7 +112,13 @@ def small(images):
 
 views = pixel_views(28, 28, shift=1)
 flat = np.pad(train_set.x.reshape(-1, 784), ((0, 0), (0, 1)))  # (2)!
-print("views:", len(views), " first pixels of the last one:", views[-1, :5], views[-1, 28:33])
+print(
+    "views:",
+    len(views),
+    " first pixels of the last one:",
+    views[-1, :5],
+    views[-1, 28:33],
+)
 
 figure, axes = plt.subplots(1, 9, figsize=(7, 1))
 for axis, image in zip(axes, small(flat[0][views]), strict=True):
@@ -117,7 +139,9 @@ print("weights:", [tuple(kernel.shape) for kernel in two.kernels])
 picture = np.repeat(small(flat[:1, :784])[None], 2, axis=0)  # (1)!
 for training in (False, True):
     one, other = ops.softmax(two(picture, training=training))[:, 0, 0]
-    print(f"training {training}: probability of class 0: {one:.3f}, {other:.3f}")
+    print(
+        f"training {training}: probability of class 0: {one:.3f}, {other:.3f}"
+    )
 # --8<-- [end:networks]
 
 # --8<-- [start:kinds]
@@ -138,7 +162,14 @@ KINDS = {
     "8 x data": {"images": 1600},
     "8 x, all": {**GENTLE, "images": 1600},
 }
-spoilt = ("nothing", "L2", "dropout", "L2+dropout", "stopped", "8 x data")  # (2)!
+spoilt = (
+    "nothing",
+    "L2",
+    "dropout",
+    "L2+dropout",
+    "stopped",
+    "8 x data",
+)  # (2)!
 NAMES = list(KINDS) + [f"* {name}" for name in spoilt]
 KINDS.update({f"* {name}": {**KINDS[name], "labels": 1} for name in spoilt})
 SEEDS = range(5)
@@ -155,11 +186,15 @@ print(len(runs), "networks,", model.count_params(), "parameters")
 # --8<-- [end:kinds]
 
 # --8<-- [start:train]
-orders = [np.random.default_rng(seed).permutation(60_000)[:1840] for seed in SEEDS]
+orders = [
+    np.random.default_rng(seed).permutation(60_000)[:1840] for seed in SEEDS
+]
 bank = np.concatenate([small(flat[rows][:, views]) for rows in orders])  # (1)!
 true = np.concatenate([train_set.y[rows] for rows in orders])
 draw = np.random.default_rng(6)
-drawn = np.where(draw.random(true.size) < 0.3, draw.integers(0, 10, true.size), true)
+drawn = np.where(
+    draw.random(true.size) < 0.3, draw.integers(0, 10, true.size), true
+)
 both = np.stack([true, drawn])  # (2)!
 labels = option("labels", 0)[:, None]
 start = np.array([1840 * seed for _, seed in runs])[:, None]
@@ -189,7 +224,9 @@ held_targets = np.hstack([both[labels, held[:, :40]], true[held[:, 40:]]])
 
 def held_losses():
     logits = model(tf.gather(images, 9 * held))
-    return keras.losses.sparse_categorical_crossentropy(held_targets, logits, from_logits=True)
+    return keras.losses.sparse_categorical_crossentropy(
+        held_targets, logits, from_logits=True
+    )
 
 
 source, curves = feed(), []
@@ -212,10 +249,22 @@ for kept, weight in zip(best, model.trainable_variables, strict=True):
 # --8<-- [start:curves]
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.9), sharey=True)
 steps = np.arange(20, 801, 20)
+drawn_lines = ("nothing", "L2", "dropout", "8 x data", "8 x, all")
 for axis, mark in zip(axes, ("", "* "), strict=True):
-    for name, style in (("nothing", "-"), ("L2", "--"), ("dropout", "-."), ("8 x data", ":")):
-        axis.plot(steps, curves[:, NAMES.index(mark + name)].mean(1), style, label=name)
-    axis.set(xlabel="step", title="some labels drawn by lot" if mark else "true labels")
+    for name, style in zip(
+        drawn_lines, ("-", "--", "-.", ":", "-"), strict=True
+    ):
+        if mark + name in NAMES:
+            axis.plot(
+                steps,
+                curves[:, NAMES.index(mark + name)].mean(1),
+                style,
+                label=name,
+            )
+    axis.set(
+        xlabel="step",
+        title="some labels drawn by lot" if mark else "true labels",
+    )
     axis.set_ylim(0, 2)
 axes[0].set_ylabel("validation loss")
 axes[0].legend()
@@ -223,18 +272,24 @@ axes[0].legend()
 
 # --8<-- [start:table]
 unseen = np.pad(test_set.x[:2000].reshape(-1, 784), ((0, 0), (0, 1)))
-moves = pixel_views(28, 28, shift=2)[np.random.default_rng(8).integers(0, 25, 2000)]  # (1)!
+moves = pixel_views(28, 28, shift=2)[
+    np.random.default_rng(8).integers(0, 25, 2000)
+]  # (1)!
 pairs = (small(unseen[:, :784]), small(np.take_along_axis(unseen, moves, 1)))
 answers = test_set.y[:2000]
 
 
 def judge(pixels, training=False):
-    logits = model(tf.broadcast_to(pixels, (len(runs), *pixels.shape)), training=training)
+    logits = model(
+        tf.broadcast_to(pixels, (len(runs), *pixels.shape)), training=training
+    )
     losses = keras.losses.sparse_categorical_crossentropy(
         tf.broadcast_to(answers, logits.shape[:2]), logits, from_logits=True
     )
     right = tf.argmax(logits, axis=-1) == answers
-    return tf.reduce_mean(tf.cast(right, tf.float32), 1), tf.reduce_mean(losses, 1)
+    return tf.reduce_mean(tf.cast(right, tf.float32), 1), tf.reduce_mean(
+        losses, 1
+    )
 
 
 (accuracy, loss), (moved, _) = (
@@ -243,21 +298,33 @@ def judge(pixels, training=False):
 )
 print("               accuracy   against nothing    moved")
 for i, name in enumerate(NAMES):
-    reference = accuracy[NAMES.index("* nothing" if name[0] == "*" else "nothing")]
+    reference = accuracy[
+        NAMES.index("* nothing" if name[0] == "*" else "nothing")
+    ]
     gain = accuracy[i] - reference  # (2)!
     print(f"{name:14}{accuracy[i].mean():9.3f}", end="")
-    print(f"{gain.mean():+10.3f} ± {gain.std(ddof=1):.3f}{moved[i].mean():9.3f}")
+    print(
+        f"{gain.mean():+10.3f} ± {gain.std(ddof=1):.3f}{moved[i].mean():9.3f}"
+    )
 # --8<-- [end:table]
 
 # --8<-- [start:losses]
-ladder = [NAMES.index(name) for name in ("nothing", "2 x data", "4 x data", "8 x data")]
+ladder = [
+    NAMES.index(name)
+    for name in ("nothing", "2 x data", "4 x data", "8 x data")
+]
 print("               loss   worth, by loss   by accuracy")
 for i, name in enumerate(NAMES[: NAMES.index("2 x data")]):
     worth = [
-        2 ** np.interp(sign * numbers[i].mean(), sign * numbers[ladder].mean(1), range(4))
+        2
+        ** np.interp(
+            sign * numbers[i].mean(), sign * numbers[ladder].mean(1), range(4)
+        )
         for sign, numbers in ((-1, loss), (1, accuracy))  # (1)!
     ]
-    print("{:14}{:5.2f}{:15.1f} x{:12.1f} x".format(name, loss[i].mean(), *worth))
+    print(
+        "{:14}{:5.2f}{:15.1f} x{:12.1f} x".format(name, loss[i].mean(), *worth)
+    )
 # --8<-- [end:losses]
 
 # --8<-- [start:descent]
@@ -273,7 +340,10 @@ def features(images, count, seed):
 def fits(table, targets, strengths):  # (2)!
     u, size, v = np.linalg.svd(table, full_matrices=False)
     ours = u.T @ targets
-    return [v.T @ (ours * (size / (size**2 + len(table) * s))[:, None]) for s in strengths]
+    return [
+        v.T @ (ours * (size / (size**2 + len(table) * s))[:, None])
+        for s in strengths
+    ]
 
 
 one_hot = np.eye(10)
@@ -284,7 +354,9 @@ for seed in range(3):
     for i, count in enumerate(sizes):
         known = features(known_x[rows], count, seed)
         unknown = features(test_x[:1000], count, seed)
-        for j, weights in enumerate(fits(known, one_hot[known_y[rows]], (0.0, 0.01))):
+        for j, weights in enumerate(
+            fits(known, one_hot[known_y[rows]], (0.0, 0.01))
+        ):
             misses = unknown @ weights - one_hot[test_y[:1000]]
             error[seed, i, j] = np.mean(np.sum(misses**2, axis=1))
 middle = np.median(error, axis=0)
@@ -295,7 +367,9 @@ for count, (bare, calm) in zip(sizes, middle, strict=True):
 figure, axis = plt.subplots(figsize=(6, 3))
 for j, word in enumerate(("no penalty", "strength 0.01")):
     axis.loglog(sizes, middle[:, j], ("-", "--")[j], label=word)
-    axis.fill_between(sizes, error[..., j].min(0), error[..., j].max(0), alpha=0.2)
+    axis.fill_between(
+        sizes, error[..., j].min(0), error[..., j].max(0), alpha=0.2
+    )
 axis.set(xlabel="random features", ylabel="squared error on test images")
 axis.legend()
 # --8<-- [end:descent]
@@ -311,13 +385,17 @@ for rows_count, columns_count in ((30, 5), (20, 20), (10, 40)):
     theirs = Ridge(alpha=0.1 * rows_count).fit(x, y)  # (1)!
     gaps["ridge"].append(np.abs(ridge(x, y, 0.1)[0] - theirs.coef_).max())
     theirs = Lasso(alpha=0.1, tol=1e-10, max_iter=100_000).fit(x, y)
-    gaps["lasso"].append(np.abs(lasso(x, y, 0.1, tolerance=1e-10)[0] - theirs.coef_).max())
+    gaps["lasso"].append(
+        np.abs(lasso(x, y, 0.1, tolerance=1e-10)[0] - theirs.coef_).max()
+    )
 print({name: bool(max(gap) < 1e-3) for name, gap in gaps.items()})
 
 equal = 0
 for _ in range(100):
     curve = 1 + (np.arange(30) / 15 - 1) ** 2 + rng.normal(0, 0.2, 30)
-    callback = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
+    callback = keras.callbacks.EarlyStopping(
+        patience=3, restore_best_weights=True
+    )
     callback.set_model(two)
     callback.on_train_begin()
     two.stop_training = False
@@ -337,21 +415,30 @@ for strength in (0.0, 0.5):
     for columns_in in (table.x, other):
         weights, bias = ridge(columns_in, table.y, strength)
         said.append(columns_in @ weights + bias)
-    print(f"strength {strength}: a prediction changes by up to {np.ptp(said, 0).max():.1f}")
+    print(
+        f"strength {strength}: a prediction changes by up to {np.ptp(said, 0).max():.1f}"
+    )
 # --8<-- [end:units]
 
 # --8<-- [start:left-on]
-noisy_accuracy = np.reshape(judge(pairs[0], training=True)[0], (len(NAMES), 5)).mean(1)
+noisy_accuracy = np.reshape(
+    judge(pairs[0], training=True)[0], (len(NAMES), 5)
+).mean(1)
 for name in ("dropout", "L2+dropout", "all, gentle"):
     i = NAMES.index(name)
-    print(f"{name:12} off {accuracy[i].mean():.3f}  left on {noisy_accuracy[i]:.3f}")
+    print(
+        f"{name:12} off {accuracy[i].mean():.3f}  left on {noisy_accuracy[i]:.3f}"
+    )
 # --8<-- [end:left-on]
 
 # --8<-- [start:choice]
 rows = np.random.default_rng(0).choice(3000, 300, replace=False)
 right = []
 for seed in range(100):
-    known, unknown = features(known_x[rows], 100, seed), features(test_x, 100, seed)
+    known, unknown = (
+        features(known_x[rows], 100, seed),
+        features(test_x, 100, seed),
+    )
     (weights,) = fits(known, one_hot[known_y[rows]], (0.01,))
     right.append((unknown @ weights).argmax(1) == test_y)
 right = np.array(right)  # (1)!
@@ -387,7 +474,10 @@ for t in range(1, 2001):
     weights = weights - rate * slope
     if t in (2, 20, 200, 2000):
         by_ridge, _ = ridge(known, target, 1 / (rate * t))
-        said = [(columns[test] - known_mean) @ w + target_mean for w in (weights, by_ridge)]
+        said = [
+            (columns[test] - known_mean) @ w + target_mean
+            for w in (weights, by_ridge)
+        ]
         found[t] = [np.mean((s - table.y[test]) ** 2) for s in said]
         print(f"{t:5} steps {found[t][0]:6.0f}  ", end="")
         print(f"ridge of strength {1 / (rate * t):5.2f}: {found[t][1]:.0f}")
@@ -400,7 +490,9 @@ update = make_step(mixed, keras.optimizers.Adam(0.003), summed_cross_entropy)
 sources = [batches(np.arange(200), 40, seed) for seed in (0, 1, 2)]
 rng = np.random.default_rng(0)
 for _ in range(800):
-    rows = np.stack([1840 * seed + next(source) for seed, source in enumerate(sources)])
+    rows = np.stack(
+        [1840 * seed + next(source) for seed, source in enumerate(sources)]
+    )
     x, y = bank[rows, 0], np.eye(10, dtype="float32")[true[rows]]
     share = rng.beta(0.4, 0.4, (3, 40, 1)).astype("float32")
     other = rng.permutation(40)
@@ -416,6 +508,8 @@ shown += [
     .mean(1)
 ]
 for name, numbers in zip(("accuracy", "loss"), shown, strict=True):
-    print(f"{name:9} plain {numbers[:3].mean():.2f}  mixup {numbers[3:].mean():.2f}")
+    print(
+        f"{name:9} plain {numbers[:3].mean():.2f}  mixup {numbers[3:].mean():.2f}"
+    )
 assert shown[1][3:].mean() < shown[1][:3].mean()
 # --8<-- [end:solution-mixup]
