@@ -5,6 +5,8 @@ H height and W width of an image, V views of it. Every loss is a mean over sampl
 means the same whatever N is.
 """
 
+from itertools import pairwise
+
 import keras
 import numpy as np
 from keras import ops
@@ -238,13 +240,15 @@ class SideBySide(keras.Model):
             top = 1.0 if name == "rate" else np.inf
             _number(name, value, f"from 0 to below {top}", lambda v, t=top: (v >= 0) & (v < t))
             self.options[name] = np.broadcast_to(np.float32(value), count).tolist()
-        l1, l2, rate = (np.reshape(value, (-1, 1, 1)) for value in self.options.values())
+        l1, l2, rate = (
+            np.reshape(np.float32(value), (-1, 1, 1)) for value in self.options.values()
+        )
 
         def penalty(weights):
             return ops.sum(l1 * ops.abs(weights) + l2 / 2 * ops.square(weights))
 
         draw, self.kernels, self.biases = [np.random.default_rng(s) for s in self.seeds], [], []
-        for n, (enter, leave) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
+        for n, (enter, leave) in enumerate(pairwise(self.widths)):
             start = [rng.normal(0, np.sqrt(2 / enter), (enter, leave)) for rng in draw]
             kernel = self.add_weight((count, enter, leave), name=f"kernel_{n}", regularizer=penalty)
             kernel.assign(np.stack(start))
@@ -255,12 +259,10 @@ class SideBySide(keras.Model):
 
     def call(self, inputs, training=False):
         """Put the rows of each network through its own layers."""
-        if len(inputs.shape) != 3 or (inputs.shape[0], inputs.shape[2]) != (
-            len(self.seeds),
-            self.widths[0],
-        ):
-            wanted = f"[{len(self.seeds)}, B, {self.widths[0]}]"
-            raise ValueError(f"inputs must be {wanted}; received {tuple(inputs.shape)}")
+        wanted = (len(self.seeds), self.widths[0])
+        if len(inputs.shape) != 3 or (inputs.shape[0], inputs.shape[2]) != wanted:
+            allowed = "[{}, B, {}]".format(*wanted)
+            raise ValueError(f"inputs must be {allowed}; received {tuple(inputs.shape)}")
         x = ops.cast(inputs, self.compute_dtype)
         for n, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             if n:

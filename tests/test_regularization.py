@@ -361,6 +361,17 @@ def test_it_can_be_saved_and_loaded(tmp_path):
     assert float(sum(again.losses)) == float(sum(model.losses))
 
 
+def test_half_precision_and_compiled_without_training():
+    model = SideBySide(**NETWORKS, rate=0.5, dtype="mixed_float16")
+    full = SideBySide(**NETWORKS, rate=0.5)
+    x, y = samples(3)
+    assert model(x, training=True).dtype == "float16"
+    np.testing.assert_allclose(ops.cast(model(x), "float32"), full(x), atol=0.02)
+    assert np.isfinite(float(summed_cross_entropy(y, ops.cast(model(x), "float32"))))
+    compiled = tf.function(full, jit_compile=True, autograph=False)
+    np.testing.assert_allclose(compiled(x), full(x), atol=1e-5)
+
+
 def test_a_nan_stays_in_its_sample():
     model = SideBySide(**NETWORKS)
     x, _ = samples(3)
