@@ -93,9 +93,7 @@ from aimodels.regularization import early_stop
 curve = [0.92, 0.71, 0.65, 0.63, 0.64, 0.62, 0.63, 0.66, 0.65, 0.61, 0.70]
 for patience in (1, 3, 5):
     best, last = early_stop(curve, patience)
-    print(
-        f"patience {patience}: stopped after epoch {last}, weights of epoch {best}"
-    )
+    print(f"patience {patience}: stop after {last}, keep the weights of {best}")
 # --8<-- [end:stop]
 
 # --8<-- [start:views]
@@ -112,13 +110,7 @@ def small(images):
 
 views = pixel_views(28, 28, shift=1)
 flat = np.pad(train_set.x.reshape(-1, 784), ((0, 0), (0, 1)))  # (2)!
-print(
-    "views:",
-    len(views),
-    " first pixels of the last one:",
-    views[-1, :5],
-    views[-1, 28:33],
-)
+print(len(views), "views; the last one begins with pixels", views[-1, :5])
 
 figure, axes = plt.subplots(1, 9, figsize=(7, 1))
 for axis, image in zip(axes, small(flat[0][views]), strict=True):
@@ -139,9 +131,7 @@ print("weights:", [tuple(kernel.shape) for kernel in two.kernels])
 picture = np.repeat(small(flat[:1, :784])[None], 2, axis=0)  # (1)!
 for training in (False, True):
     one, other = ops.softmax(two(picture, training=training))[:, 0, 0]
-    print(
-        f"training {training}: probability of class 0: {one:.3f}, {other:.3f}"
-    )
+    print(f"training={training}: class 0 has {one:.3f} and {other:.3f}")
 # --8<-- [end:networks]
 
 # --8<-- [start:kinds]
@@ -247,27 +237,24 @@ for kept, weight in zip(best, model.trainable_variables, strict=True):
 # --8<-- [end:train]
 
 # --8<-- [start:curves]
-figure, axes = plt.subplots(1, 2, figsize=(7, 2.9), sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(7, 3), sharey=True)
 steps = np.arange(20, 801, 20)
-drawn_lines = ("nothing", "L2", "dropout", "8 x data", "8 x, all")
+styles = {
+    "nothing": "-",
+    "L2": "--",
+    "dropout": "-.",
+    "8 x data": ":",
+    "8 x, all": "-",
+}
 for axis, mark in zip(axes, ("", "* "), strict=True):
-    for name, style in zip(
-        drawn_lines, ("-", "--", "-.", ":", "-"), strict=True
-    ):
+    for name, style in styles.items():
         if mark + name in NAMES:
-            axis.plot(
-                steps,
-                curves[:, NAMES.index(mark + name)].mean(1),
-                style,
-                label=name,
-            )
-    axis.set(
-        xlabel="step",
-        title="some labels drawn by lot" if mark else "true labels",
-    )
-    axis.set_ylim(0, 2)
-axes[0].set_ylabel("validation loss")
-axes[0].legend()
+            curve = curves[:, NAMES.index(mark + name)].mean(1)
+            axis.plot(steps, curve, style, label=name)
+    axis.set(xlabel="step", ylim=(0, 2.5))
+axes[0].set(title="true labels", ylabel="validation loss")
+axes[1].set_title("some labels drawn by lot")
+axes[0].legend(loc="upper right", fontsize="small")
 # --8<-- [end:curves]
 
 # --8<-- [start:table]
@@ -294,7 +281,7 @@ def judge(pixels, training=False):
 
 
 (accuracy, loss), (moved, _) = judge(pairs[0]), judge(pairs[1])
-print("               accuracy   against nothing    moved")
+print(f"{'accuracy':>23}   against nothing    moved")
 for i, name in enumerate(NAMES):
     reference = accuracy[
         NAMES.index("* nothing" if name[0] == "*" else "nothing")
@@ -307,22 +294,17 @@ for i, name in enumerate(NAMES):
 # --8<-- [end:table]
 
 # --8<-- [start:losses]
-ladder = [
-    NAMES.index(name)
-    for name in ("nothing", "2 x data", "4 x data", "8 x data")
-]
+ladder = [NAMES.index(name) for name in ("nothing", *NAMES[10:13])]
+
+
+def worth(numbers, i):  # (1)!
+    return 2 ** np.interp(numbers[i].mean(), numbers[ladder].mean(1), range(4))
+
+
 print("               loss   worth, by loss   by accuracy")
-for i, name in enumerate(NAMES[: NAMES.index("2 x data")]):
-    worth = [
-        2
-        ** np.interp(
-            sign * numbers[i].mean(), sign * numbers[ladder].mean(1), range(4)
-        )
-        for sign, numbers in ((-1, loss), (1, accuracy))  # (1)!
-    ]
-    print(
-        "{:14}{:5.2f}{:15.1f} x{:12.1f} x".format(name, loss[i].mean(), *worth)
-    )
+for i, name in enumerate(NAMES[:10]):
+    print(f"{name:14}{loss[i].mean():5.2f}", end="")
+    print(f"{worth(-loss, i):15.1f} x{worth(accuracy, i):12.1f} x")
 # --8<-- [end:losses]
 
 # --8<-- [start:descent]
@@ -413,9 +395,8 @@ for strength in (0.0, 0.5):
     for columns_in in (table.x, other):
         weights, bias = ridge(columns_in, table.y, strength)
         said.append(columns_in @ weights + bias)
-    print(
-        f"strength {strength}: a prediction changes by up to {np.ptp(said, 0).max():.1f}"
-    )
+    apart = np.ptp(said, axis=0).max()
+    print(f"strength {strength}: a prediction changes by up to {apart:.1f}")
 # --8<-- [end:units]
 
 # --8<-- [start:left-on]
