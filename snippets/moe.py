@@ -367,9 +367,7 @@ figure.colorbar(image, ax=axes, label="share of the tokens")
 attention = 4096 * 128 * (32 + 8 + 8 + 32)  # (1)!
 rest = 32 * (attention + 2 * 4096) + 2 * 32000 * 4096 + 4096
 total, active = parameter_count(4096, 14336, 8, 2, matrices=3, biases=False)
-print(
-    f"Mixtral 8x7B: {(32 * total + rest) / 1e9:.1f} thousand millions,", end=" "
-)
+print(f"Mixtral 8x7B: {(32 * total + rest) / 1e9:.1f} billion,", end=" ")
 print(f"{(32 * active + rest) / 1e9:.1f} active")
 
 SWITCH = (  # (2)!
