@@ -190,6 +190,15 @@ def test_scores_of_a_text_that_grows_and_is_cut_back(target, span):
         np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("changed", range(6))
+def test_a_token_changed_in_the_middle_is_read_again(target, changed):
+    reader, text = Reader(target, 2), [1, 2, 3, 4, 5, 6]
+    reader(text)
+    text[changed] = 0
+    expected = np.array(target(np.array([text])))[0, -1:]
+    np.testing.assert_allclose(reader(text), expected, atol=1e-5)
+
+
 def test_a_reader_reads_only_what_is_new(target):
     reader = Reader(target, 3)
     passes = []
