@@ -226,7 +226,8 @@ class ModelDraft:
 
     def __call__(self, text, count, rng, **choice):
         """Draw token by token."""
-        tokens, rows = [], np.zeros((0, self.model.sizes["vocabulary"]))
+        tokens: list[int] = []
+        rows = np.zeros((0, self.model.sizes["vocabulary"]))
         for _ in range(min(count, self.model.sizes["steps"] - len(text) + 1)):
             p = probabilities(self.reader([*text, *tokens]), **choice)
             tokens.append(int(rng.choice(p.shape[1], p=p[0])))
