@@ -210,7 +210,7 @@ class Batcher:
         predict: function of `[B, ...]` that returns `[B, ...]`; it runs in one thread of its own.
         most: rows at which a batch is full, at least 1; 1 turns batching off. A larger request
             goes alone.
-        wait: seconds that the first request waits for others; 0 takes what is there.
+        wait: seconds from its arrival that a request waits for others; 0 takes what is there.
         room: rows that may wait; more are refused with status 503.
 
     Raises:
@@ -242,8 +242,9 @@ class Batcher:
             raise RequestError(503, "the server is closing")
         if self._rows + len(x) > self.room:
             raise RequestError(503, f"too busy: {self._rows} rows wait, {self.room} may")
-        answer = asyncio.get_running_loop().create_future()
-        self._queue.append((x, answer))
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        self._queue.append((x, answer, loop.time()))
         self._rows += len(x)
         self._changed.set()
         return await answer
@@ -257,17 +258,19 @@ class Batcher:
 
     async def _gather(self):
         """Wait for a first request, then for a full batch or the end of `wait`."""
-        while not self._queue and self._open:
+        while not self._queue:
+            if not self._open:
+                return []
             self._changed.clear()
             await self._changed.wait()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.wait):
+            async with asyncio.timeout_at(self._queue[0][2] + self.wait):
                 while self._rows < self.most and self._open:
                     self._changed.clear()
                     await self._changed.wait()
         batch, rows = [], 0
         while self._queue and (not batch or rows + len(self._queue[0][0]) <= self.most):
-            x, answer = self._queue.popleft()
+            x, answer, _ = self._queue.popleft()
             self._rows -= len(x)
             if not answer.cancelled():  # else its client has gone
                 batch.append((x, answer))

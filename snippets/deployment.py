@@ -1,6 +1,68 @@
+# --8<-- [start:tail]
+import numpy as np
+
+slow = 0.01
+for servers in (1, 10, 100):
+    print(f"{servers:3} servers: {1 - (1 - slow) ** servers:.3f}")
+# --8<-- [end:tail]
+
+# --8<-- [start:simulate]
+import matplotlib.pyplot as plt
+
+
+def simulate(arrivals, most, wait, fixed=0.6, each=0.02):
+    free, i, latencies = 0.0, 0, []
+    while i < len(arrivals):
+        ready = max(free, arrivals[i])
+        last = i + most - 1
+        full = arrivals[last] if last < len(arrivals) else np.inf
+        start = max(ready, min(arrivals[i] + wait, full))  # (1)!
+        there = np.searchsorted(arrivals, start, side="right")
+        end = min(there, i + most)
+        free = start + fixed + each * (end - i)
+        latencies.extend(free - arrivals[i:end])
+        i = end
+    return np.array(latencies)
+
+
+settings = {
+    "one by one": {"most": 1, "wait": 0},
+    "batches, wait 0 ms": {"most": 32, "wait": 0},
+    "batches, wait 5 ms": {"most": 32, "wait": 5},
+}
+rng = np.random.default_rng(0)
+gaps = rng.exponential(size=20_000)  # (2)!
+rates = (100, 500, 1000, 1400, 3000, 8000)
+figure, ax = plt.subplots(figsize=(6.4, 3.2))
+for name, setting in settings.items():
+    p99 = []
+    for rate in rates:
+        arrivals = np.cumsum(gaps) * 1000 / rate
+        p99.append(np.quantile(simulate(arrivals, **setting), 0.99))
+    print(f"{name:18}", "".join(f"{value:8.1f}" for value in p99))
+    ax.plot(rates, p99, marker="o", label=name)
+ax.set(xscale="log", yscale="log", ylim=(0.5, 200))
+ax.set(xlabel="requests per second", ylabel="p99 in milliseconds")
+ax.legend()
+# --8<-- [end:simulate]
+
+# --8<-- [start:protocol]
+import requests
+
+from aimodels.deployment import Model, application, serve
+
+half = Model(lambda x: x / 2 + 3, shape=())  # (1)!
+body = '{"instances": [1.0,2.0,5.0]}'
+with serve(application({"half_plus_three": {123: half}})) as url:
+    known = f"{url}/v1/models/half_plus_three"
+    print(requests.post(f"{known}:predict", data=body).text)
+    print(requests.get(known).json())
+    wrong = requests.post(f"{url}/v1/models/half:predict", data=body)
+    print(wrong.status_code, wrong.text)
+# --8<-- [end:protocol]
+
 # --8<-- [start:train]
 import keras
-import numpy as np
 
 from aimodels.cnn import lenet
 from aimodels.datasets import fashion_mnist
@@ -91,20 +153,53 @@ for version, (name, *_) in FORMATS.items():
     assert apart < 1e-4
 # --8<-- [end:compare]
 
-# --8<-- [start:protocol]
-import requests
+# --8<-- [start:long-speed]
+import os
+import subprocess
+import sys
+import time
 
-from aimodels.deployment import Model, application, serve
+MEMORY = """
+import sys
+import numpy as np
+import psutil
+from aimodels.deployment import load
+load(sys.argv[1]).predict(np.zeros((1, 28, 28, 1), "float32"))
+print(psutil.Process().memory_info().rss / 1e6)
+"""
 
-half = Model(lambda x: x / 2 + 3, shape=())  # (1)!
-body = '{"instances": [1.0,2.0,5.0]}'
-with serve(application({"half_plus_three": {123: half}})) as url:
-    known = f"{url}/v1/models/half_plus_three"
-    print(requests.post(f"{known}:predict", data=body).text)
-    print(requests.get(known).json())
-    wrong = requests.post(f"{url}/v1/models/half:predict", data=body)
-    print(wrong.status_code, wrong.text)
-# --8<-- [end:protocol]
+
+def median(function, x, runs=200):
+    function(x)  # the first call builds and is not counted
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        function(x)
+        times.append(time.perf_counter() - start)
+    return np.median(times) * 1000
+
+
+if "HANDBOOK_LONG" in os.environ:  # (1)!
+    runs = {"Keras": lambda x: model.predict(x, verbose=0)}
+    versions = {name: v for v, (name, *_) in FORMATS.items()}
+    runs |= {name: loaded[v].predict for name, v in versions.items()}
+    times = {
+        name: [median(run, x_test[:b], 40) for b in (1, 32)]
+        for name, run in runs.items()
+    }
+    print("             ms: 1 image  32 images   load   memory")
+    for name, (single, many) in times.items():
+        print(f"{name:15}{single:9.2f}{many:11.2f}", end="")
+        if name in versions:
+            folder = root / str(versions[name])
+            start = time.perf_counter()
+            load(folder)
+            spent = (time.perf_counter() - start) * 1000
+            command = [sys.executable, "-c", MEMORY, folder]
+            done = subprocess.run(command, capture_output=True, check=True)
+            print(f"{spent:7.0f}{float(done.stdout):9.0f} MB", end="")
+        print()
+# --8<-- [end:long-speed]
 
 # --8<-- [start:ask]
 import contextlib
@@ -137,6 +232,63 @@ for version in loaded:
     keras_says = answers[1 if version == 1 else 2][:32]
     print(version, "as Keras:", np.allclose(many, keras_says, atol=1e-4))
 # --8<-- [end:ask]
+
+# --8<-- [start:long-load]
+LOCUSTFILE = """
+import pathlib
+from locust import FastHttpUser, task
+
+body = pathlib.Path(__file__).with_name("body.json").read_text()
+kind = {"content-type": "application/json"}
+
+class Client(FastHttpUser):
+    @task
+    def predict(self):
+        path = "/v1/models/lenet:predict"
+        self.client.post(path, data=body, headers=kind)
+"""
+
+
+def percentile(counts, share):  # (1)!
+    times = sorted((float(ms), n) for ms, n in counts.items())
+    reached = np.cumsum([n for _, n in times])
+    return times[np.searchsorted(reached, share * reached[-1])][0]
+
+
+def load_test(url, clients, seconds):
+    command = [sys.executable, "-m", "locust", "--headless", "--json"]
+    command += ["--reset-stats"]  # (2)!
+    command += ["-f", str(root / "locustfile.py"), "--host", url]
+    command += ["-u", str(clients), "-r", "100", "-t", f"{seconds}s"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return json.loads(done.stdout)[0]
+
+
+if "HANDBOOK_LONG" in os.environ:
+    (root / "locustfile.py").write_text(LOCUSTFILE)
+    (root / "body.json").write_text(request(x_test[:1]))
+    shares = (0.5, 0.95, 0.99)
+    figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.0), sharey=True)
+    for ax, name in zip(axes, ("SavedModel", "ONNX"), strict=True):
+        version = versions[name]
+        print(f"{name:18}  per s   p50   p95   p99 ms  rows  failed")
+        for label, setting in settings.items():
+            seconds = setting | {"wait": setting["wait"] / 1000}
+            models = {"lenet": {version: loaded[version]}}
+            app = application(models, **seconds)
+            with serve(app) as tested:
+                got = load_test(tested, clients=16, seconds=4)
+            spent = got["last_request_timestamp"] - got["start_time"]
+            ms = [percentile(got["response_times"], s) for s in shares]
+            batch = np.mean(app.state.batchers["lenet", version].sizes)
+            print(f"{label:18}{got['num_requests'] / spent:7.0f}", end="")
+            print("".join(f"{value:6.0f}" for value in ms), end="")
+            print(f"{batch:8.1f}{got['num_failures']:8}")
+            ax.plot(["p50", "p95", "p99"], ms, marker="o", label=label)
+        ax.set_title(name)
+    axes[0].set(ylabel="milliseconds", ylim=(0, None))
+    axes[0].legend()
+# --8<-- [end:long-load]
 
 # --8<-- [start:refuse]
 image = json.loads(request(x_test[:1]))["instances"][0]
@@ -181,12 +333,6 @@ sizes = app.state.batchers["lenet", 4].sizes
 print("rows computed:", sum(sizes), "  some together:", max(sizes) > 1)
 # --8<-- [end:together]
 
-# --8<-- [start:tail]
-slow = 0.01
-for servers in (1, 10, 100):
-    print(f"{servers:3} servers: {1 - (1 - slow) ** servers:.3f}")
-# --8<-- [end:tail]
-
 # --8<-- [start:bad-golden]
 folder = root / "5"
 folder.mkdir()
@@ -212,116 +358,6 @@ for name, sent in views.items():
     print(f"   loss {loss(test_labels[:500], logits):.1f}")
 served.close()
 # --8<-- [end:skew]
-
-# --8<-- [start:long-speed]
-import os
-import subprocess
-import sys
-import time
-
-import matplotlib.pyplot as plt
-
-MEMORY = """
-import sys
-import numpy as np
-import psutil
-from aimodels.deployment import load
-load(sys.argv[1]).predict(np.zeros((1, 28, 28, 1), "float32"))
-print(psutil.Process().memory_info().rss / 1e6)
-"""
-
-
-def median(function, x, runs=200):
-    function(x)  # the first call builds and is not counted
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        function(x)
-        times.append(time.perf_counter() - start)
-    return np.median(times) * 1000
-
-
-if "HANDBOOK_LONG" in os.environ:
-    runs = {"Keras": lambda x: model.predict(x, verbose=0)}
-    versions = {name: v for v, (name, *_) in FORMATS.items()}
-    runs |= {name: loaded[v].predict for name, v in versions.items()}
-    times = {
-        name: [median(run, x_test[:b], 40) for b in (1, 32)]
-        for name, run in runs.items()
-    }
-    print("             ms: 1 image  32 images   load   memory")
-    for name, (single, many) in times.items():
-        print(f"{name:15}{single:9.2f}{many:11.2f}", end="")
-        if name in versions:
-            folder = root / str(versions[name])
-            start = time.perf_counter()
-            load(folder)
-            spent = (time.perf_counter() - start) * 1000
-            command = [sys.executable, "-c", MEMORY, folder]
-            done = subprocess.run(command, capture_output=True, check=True)
-            print(f"{spent:7.0f}{float(done.stdout):9.0f} MB", end="")
-        print()
-# --8<-- [end:long-speed]
-
-# --8<-- [start:long-load]
-LOCUSTFILE = """
-import pathlib
-from locust import FastHttpUser, task
-
-body = pathlib.Path(__file__).with_name("body.json").read_text()
-kind = {"content-type": "application/json"}
-
-class Client(FastHttpUser):
-    @task
-    def predict(self):
-        path = "/v1/models/lenet:predict"
-        self.client.post(path, data=body, headers=kind)
-"""
-
-
-def percentile(counts, share):  # (1)!
-    times = sorted((float(ms), n) for ms, n in counts.items())
-    reached = np.cumsum([n for _, n in times])
-    return times[np.searchsorted(reached, share * reached[-1])][0]
-
-
-def load_test(url, clients, seconds):
-    command = [sys.executable, "-m", "locust", "--headless", "--json"]
-    command += ["--reset-stats"]  # (2)!
-    command += ["-f", str(root / "locustfile.py"), "--host", url]
-    command += ["-u", str(clients), "-r", "100", "-t", f"{seconds}s"]
-    done = subprocess.run(command, capture_output=True, check=True)
-    return json.loads(done.stdout)[0]
-
-
-if "HANDBOOK_LONG" in os.environ:
-    (root / "locustfile.py").write_text(LOCUSTFILE)
-    (root / "body.json").write_text(request(x_test[:1]))
-    settings = {
-        "one by one": {"most": 1},
-        "batches, wait 0 ms": {"most": 32, "wait": 0},
-        "batches, wait 5 ms": {"most": 32, "wait": 0.005},
-    }
-    shares = (0.5, 0.95, 0.99)
-    figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.0), sharey=True)
-    for ax, name in zip(axes, ("SavedModel", "ONNX"), strict=True):
-        version = versions[name]
-        print(f"{name:18}  per s   p50   p95   p99 ms  rows  failed")
-        for label, setting in settings.items():
-            app = application({"lenet": {version: loaded[version]}}, **setting)
-            with serve(app) as url:
-                got = load_test(url, clients=16, seconds=4)
-            spent = got["last_request_timestamp"] - got["start_time"]
-            ms = [percentile(got["response_times"], s) for s in shares]
-            rows = np.mean(app.state.batchers["lenet", version].sizes)
-            print(f"{label:18}{got['num_requests'] / spent:7.0f}", end="")
-            print("".join(f"{value:6.0f}" for value in ms), end="")
-            print(f"{rows:9.1f}{got['num_failures']:8}")
-            ax.plot(["p50", "p95", "p99"], ms, marker="o", label=label)
-        ax.set_title(name)
-    axes[0].set(ylabel="milliseconds", ylim=(0, None))
-    axes[0].legend()
-# --8<-- [end:long-load]
 
 # --8<-- [start:solution-scale]
 inside = keras.Sequential([keras.Input((28, 28, 1))])
