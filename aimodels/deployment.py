@@ -21,7 +21,7 @@ import numpy as np
 FILES = {"saved_model.pb": "SavedModel", "model.onnx": "ONNX", "model.tflite": "LiteRT"}
 SIGNATURE = "serving_default"
 PATH = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d+))?(?P<verb>:predict|/metadata)?"
+    r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>[0-9]{1,18}))?(?P<verb>:predict|/metadata)?"
 )
 
 
@@ -224,7 +224,8 @@ class Batcher:
                 raise ValueError(f"{name} must be at least {least}; received {value}")
         self.predict, self.most, self.wait, self.room = predict, most, wait, room
         self.sizes = []  # rows of each batch so far
-        self._queue, self._rows, self._open = deque(), 0, False
+        self._queue: deque = deque()  # rows, future answer, time of arrival
+        self._rows, self._open = 0, False
 
     def start(self):
         """Begin to take requests, inside a running event loop."""
@@ -268,7 +269,8 @@ class Batcher:
                 while self._rows < self.most and self._open:
                     self._changed.clear()
                     await self._changed.wait()
-        batch, rows = [], 0
+        batch: list[tuple] = []
+        rows = 0
         while self._queue and (not batch or rows + len(self._queue[0][0]) <= self.most):
             x, answer, _ = self._queue.popleft()
             self._rows -= len(x)
@@ -282,10 +284,10 @@ class Batcher:
             batch = await self._gather()
             if not batch:
                 continue
-            x = np.concatenate([x for x, _ in batch])
-            self.sizes.append(len(x))
             loop = asyncio.get_running_loop()
             try:
+                x = np.concatenate([x for x, _ in batch])
+                self.sizes.append(len(x))
                 y = await loop.run_in_executor(self._thread, self.predict, x)
                 if len(y) != len(x):
                     raise ValueError(f"predict must return {len(x)} rows; received {len(y)}")
@@ -384,12 +386,13 @@ async def _body(request, limit):
 
 def _metadata(name, version, model):
     """Return what the input and output are; the shape of the output is not kept, so unknown."""
-    axes = [{"size": str(size), "name": ""} for size in (-1, *model.shape)]
-    tensors = ((model.input, axes, False), (model.output, [], True))
-    given, answer = (
-        {n: {"dtype": "DT_FLOAT", "tensor_shape": {"dim": d, "unknown_rank": u}, "name": n}}
-        for n, d, u in tensors
-    )
+
+    def tensor(name, axes):
+        shape = {"dim": axes or [], "unknown_rank": axes is None}
+        return {name: {"dtype": "DT_FLOAT", "tensor_shape": shape, "name": name}}
+
+    given = tensor(model.input, [{"size": str(n), "name": ""} for n in (-1, *model.shape)])
+    answer = tensor(model.output, None)
     method = "tensorflow/serving/predict"
     signature = {"inputs": given, "outputs": answer, "method_name": method}
     return {

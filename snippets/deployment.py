@@ -169,6 +169,12 @@ print(psutil.Process().memory_info().rss / 1e6)
 """
 
 
+def run_alone(command):
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    out = subprocess.PIPE
+    return subprocess.run(command, env=paths, stdout=out, check=True)
+
+
 def median(function, x, runs=200):
     function(x)  # the first call builds and is not counted
     times = []
@@ -196,7 +202,7 @@ if "HANDBOOK_LONG" in os.environ:  # (1)!
             load(folder)
             spent = (time.perf_counter() - start) * 1000
             command = [sys.executable, "-c", MEMORY, folder]
-            done = subprocess.run(command, capture_output=True, check=True)
+            done = run_alone(command)
             print(f"{spent:7.0f}{float(done.stdout):9.0f} MB", end="")
         print()
 # --8<-- [end:long-speed]
@@ -260,8 +266,7 @@ def load_test(url, clients, seconds):
     command += ["--reset-stats"]  # (2)!
     command += ["-f", str(root / "locustfile.py"), "--host", url]
     command += ["-u", str(clients), "-r", "100", "-t", f"{seconds}s"]
-    done = subprocess.run(command, capture_output=True, check=True)
-    return json.loads(done.stdout)[0]
+    return json.loads(run_alone(command).stdout)[0]
 
 
 if "HANDBOOK_LONG" in os.environ:
@@ -275,12 +280,12 @@ if "HANDBOOK_LONG" in os.environ:
         for label, setting in settings.items():
             seconds = setting | {"wait": setting["wait"] / 1000}
             models = {"lenet": {version: loaded[version]}}
-            app = application(models, **seconds)
-            with serve(app) as tested:
+            server = application(models, **seconds)
+            with serve(server) as tested:
                 got = load_test(tested, clients=16, seconds=4)
             spent = got["last_request_timestamp"] - got["start_time"]
             ms = [percentile(got["response_times"], s) for s in shares]
-            batch = np.mean(app.state.batchers["lenet", version].sizes)
+            batch = np.mean(server.state.batchers["lenet", version].sizes)
             print(f"{label:18}{got['num_requests'] / spent:7.0f}", end="")
             print("".join(f"{value:6.0f}" for value in ms), end="")
             print(f"{batch:8.1f}{got['num_failures']:8}")

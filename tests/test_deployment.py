@@ -237,6 +237,7 @@ def test_bytes_that_are_no_text_are_refused(url):
         ("POST", "/v1/models/pair", 400),
         ("POST", "/v1/models/pair:classify", 400),
         ("POST", "/v1/models/pair/versions/x:predict", 400),
+        ("POST", f"/v1/models/pair/versions/{'9' * 5000}:predict", 400),
         ("POST", "/v1/models/pair/versions/3:predict", 404),
         ("GET", "/v1/models/other", 404),
         ("GET", "/v1/models/other/metadata", 404),
@@ -377,12 +378,17 @@ def test_without_waiting_a_batch_is_what_came_while_the_model_was_busy():
 
 
 def test_closing_answers_what_waits_and_takes_nothing_new():
+    def slow(x):
+        time.sleep(0.1)
+        return x
+
     async def main():
-        batcher = await started(lambda x: x, most=2, wait=60)  # would wait for a minute
+        batcher = await started(slow, most=2, wait=60)  # the last would wait for a minute
         waiting = [asyncio.create_task(batcher(np.full(1, i))) for i in range(5)]
         await asyncio.sleep(0.05)
         await batcher.close()
         assert [float((await one)[0]) for one in waiting] == [0, 1, 2, 3, 4]
+        assert batcher.sizes == [2, 2, 1]
         with pytest.raises(RequestError, match="closing") as caught:
             await batcher(np.ones(1))
         assert caught.value.status == 503
@@ -440,6 +446,18 @@ def test_a_batch_that_fails_tells_each_of_its_requests_and_the_next_goes_well():
             False,
             False,
         ]
+
+    run(main())
+
+
+def test_rows_that_do_not_fit_together_fail_and_the_next_go_well():
+    async def main():
+        batcher = await started(lambda x: x, most=2, wait=1)
+        parts = [np.ones((1, 2)), np.ones((1, 3))]
+        answers = await asyncio.gather(*map(batcher, parts), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [ValueError, ValueError]
+        assert (await batcher(np.ones((2, 3)))).shape == (2, 3)
+        await batcher.close()
 
     run(main())
 
