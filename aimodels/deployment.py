@@ -81,12 +81,11 @@ def _only(what, names):
 def _saved_model(folder, threads):
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(folder))
-    run = loaded.signatures[SIGNATURE]
+    run = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
     specs = run.structured_input_signature[1]
     name, answer = _only("input", specs), _only("output", run.structured_outputs)
 
-    def predict(x, keep=loaded):  # a signature alone does not keep its variables
+    def predict(x):
         return run(**{name: tf.constant(x)})[answer].numpy()
 
     return Model(predict, tuple(specs[name].shape[1:]), name, answer)

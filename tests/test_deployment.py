@@ -51,7 +51,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url():
-    models = {"half_plus_three": {123: HALF}, "pair": {1: PAIR, 12: Model(PAIR.predict, (2,), "z")}}
+    models = {"half_plus_three": {123: HALF}, "pair": {2: PAIR, 12: Model(PAIR.predict, (2,), "z")}}
     with serve(application(models, limit=2000)) as address:
         yield address
 
@@ -160,24 +160,24 @@ def test_the_examples_of_the_protocols_documentation_are_answered_as_there(url):
     ],
 )
 def test_rows_and_columns_named_or_not_mean_the_same(url, asked, key):
-    reply = requests.post(f"{url}/v1/models/pair/versions/1:predict", json=asked)
+    reply = requests.post(f"{url}/v1/models/pair/versions/2:predict", json=asked)
     assert reply.json() == {key: [[3.0], [7.5]]}
 
 
 def test_the_latest_version_is_the_default_and_by_number_not_by_text(url):
     named = {"inputs": {"z": [[1, 2]]}}  # only version 12 calls its input z
     assert requests.post(f"{url}/v1/models/pair:predict", json=named).status_code == 200
-    old = requests.post(f"{url}/v1/models/pair/versions/1:predict", json=named)
+    old = requests.post(f"{url}/v1/models/pair/versions/2:predict", json=named)
     assert old.status_code == 400
     status = requests.get(f"{url}/v1/models/pair").json()["model_version_status"]
-    assert [one["version"] for one in status] == ["12", "1"]
-    one = requests.get(f"{url}/v1/models/pair/versions/1").json()["model_version_status"]
-    assert [each["version"] for each in one] == ["1"]
+    assert [one["version"] for one in status] == ["12", "2"]
+    one = requests.get(f"{url}/v1/models/pair/versions/2").json()["model_version_status"]
+    assert [each["version"] for each in one] == ["2"]
 
 
 def test_metadata_tells_name_version_and_shape_of_the_input(url):
-    told = requests.get(f"{url}/v1/models/pair/versions/1/metadata").json()
-    assert told["model_spec"] == {"name": "pair", "signature_name": "", "version": "1"}
+    told = requests.get(f"{url}/v1/models/pair/versions/2/metadata").json()
+    assert told["model_spec"] == {"name": "pair", "signature_name": "", "version": "2"}
     signature = told["metadata"]["signature_def"]["signature_def"]["serving_default"]
     axes = signature["inputs"]["x"]["tensor_shape"]["dim"]
     assert [axis["size"] for axis in axes] == ["-1", "2"]
@@ -217,7 +217,7 @@ BAD = {
 
 @pytest.mark.parametrize("body", BAD)
 def test_what_is_wrong_with_a_request_is_said_with_a_400(url, body):
-    reply = requests.post(f"{url}/v1/models/pair/versions/1:predict", data=body)
+    reply = requests.post(f"{url}/v1/models/pair/versions/2:predict", data=body)
     assert reply.status_code == 400
     assert re.search(BAD[body], reply.json()["error"])
     assert list(reply.json()) == ["error"]
