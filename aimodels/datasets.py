@@ -3,6 +3,7 @@
 Axes: N samples, T steps, D features, H height, W width, C colours.
 """
 
+import csv
 import gzip
 import hashlib
 import importlib.util
@@ -66,6 +67,14 @@ class Graph(NamedTuple):
     train: np.ndarray
     valid: np.ndarray
     test: np.ndarray
+
+
+class Prices(NamedTuple):
+    """N trading days `dates` `[N]`, rising; what was paid, `x` `[N, 5]`, with the column names."""
+
+    dates: np.ndarray
+    x: np.ndarray
+    names: tuple[str, ...]
 
 
 class Text(NamedTuple):
@@ -383,6 +392,33 @@ def _read_wave(path):
     """Read a file of one channel with 16 bits a value."""
     with wave.open(str(path)) as file:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype("float32") / 32768
+
+
+def sp500():
+    """Return the index of 500 large American companies on the 5,031 trading days from 1999 to 2018.
+
+    Returns:
+        Prices: columns open, high, low, close in points of the index, and the number of shares
+        traded; float64.
+
+    Raises:
+        ModuleNotFoundError: if arch is not installed. Its file is read; it is not imported.
+        FileNotFoundError: if the installed arch does not carry it.
+
+    Source: the package arch, which had it from Yahoo Finance.
+    Differs: the column of adjusted closes is left out; it is equal to the closes.
+    """
+    how = "pip install --no-deps arch==8.0.0"
+    path = _need("arch", how) / "data" / "sp500" / "sp500.csv.gz"
+    if not path.is_file():
+        raise FileNotFoundError(f"the installed arch has no S&P 500; run: {how}")
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    days = (row["Date"].split("/") for row in rows)  # month/day/year
+    dates = [f"{year}-{month:0>2}-{day:0>2}" for month, day, year in days]
+    names = ("Open", "High", "Low", "Close", "Volume")
+    x = np.array([[float(row[name]) for name in names] for row in rows])
+    return Prices(np.array(dates, "datetime64[D]"), x, tuple(name.lower() for name in names))
 
 
 def handbook():

@@ -151,6 +151,16 @@ for axis, name in zip(axes, ("letters/a", "letters/s"), strict=True):
     axis.set_xlabel("seconds")
 # --8<-- [end:spoken]
 
+# --8<-- [start:prices]
+from aimodels.datasets import sp500
+
+prices = sp500()
+print(prices.x.shape, *prices.names)
+print(prices.dates[0], *prices.x[0].round())
+crisis = prices.dates[prices.x[:, 1] / prices.x[:, 2] > 1.09]
+print("more than 9 % between low and high:", *crisis)  # (1)!
+# --8<-- [end:prices]
+
 # --8<-- [start:handbook]
 from aimodels.datasets import handbook
 
@@ -189,6 +199,7 @@ arrays = {
     "emoji en": np.frombuffer("".join(signs.en).encode(), "u1"),
     "emoji zh": np.frombuffer("".join(signs.zh).encode(), "u1"),
     "spoken": np.concatenate([sound.wave for sound in sounds]),
+    "S&P 500": prices.x,
     "handbook en": np.frombuffer("".join(t.en for t in text).encode(), "u1"),
     "handbook zh": np.frombuffer("".join(t.zh for t in text).encode(), "u1"),
 }

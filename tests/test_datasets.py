@@ -22,6 +22,7 @@ from aimodels.datasets import (
     japanese_vowels,
     knowledge_graph,
     photograph,
+    sp500,
     split,
     spoken,
     standardize,
@@ -256,6 +257,7 @@ def test_another_pykeen_without_the_graphs_is_answered_with_the_version(tmp_path
         ("aeon", japanese_vowels, "run: pip install --no-deps aeon==1.6.0"),
         ("emoji", emoji, "run: pip install --no-deps emoji==2.16.0"),
         ("PIL", emoji, "run: pip install pillow"),
+        ("arch", sp500, r"run: pip install --no-deps arch==8\.0\.0"),
         (
             "pykeen",
             lambda: knowledge_graph("umls"),
@@ -275,6 +277,29 @@ def test_another_aeon_without_the_vowels_is_answered_with_the_version(tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no Japanese vowels; run: .* aeon==1\.6\.0"):
         japanese_vowels()
+
+
+def test_the_index_has_a_row_for_each_trading_day():
+    prices = sp500()
+    assert prices.x.shape == (5031, 5)
+    assert prices.names == ("open", "high", "low", "close", "volume")
+    assert prices.dates.dtype == "datetime64[D]"
+    assert str(prices.dates[0]) == "1999-01-04"
+    assert str(prices.dates[-1]) == "2018-12-31"
+    np.testing.assert_allclose(prices.x[0], [1229.23, 1248.81, 1219.1, 1228.1, 877e6], rtol=1e-5)
+    assert np.all(np.diff(prices.dates) > np.timedelta64(0))
+    assert not np.any(np.isin(prices.dates.astype(int) % 7, (2, 3)))  # Saturday, Sunday
+    first, high, low, last, _ = prices.x.T
+    assert np.all(low < high)
+    assert np.all((np.minimum(first, last) >= low - 0.01) & (np.maximum(first, last) <= high + 0.01))
+
+
+def test_another_arch_without_the_index_is_answered_with_the_version(tmp_path, monkeypatch):
+    (tmp_path / "arch").mkdir()
+    (tmp_path / "arch" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no S&P 500; run: .* arch==8\.0\.0"):
+        sp500()
 
 
 @pytest.mark.parametrize("name", ["china", "flower"])
