@@ -52,7 +52,10 @@ def ks_test(reference, window, ties=True):
     reached = int(gaps[last].max())
     looked = last if ties else np.ones(n + m, bool)
     of_reference = np.arange(n + 1)
-    chance, p = np.zeros(n + 1), 0.0  # of each number of reference values so far, never having reached
+    chance, p = (
+        np.zeros(n + 1),
+        0.0,
+    )  # of each number of reference values so far, never having reached
     chance[0] = 1.0
     for step in range(n + m):
         left = n + m - step
@@ -107,9 +110,13 @@ def psi(reference, window, bins=10):
     """
     reference, window = _sample("reference", reference), _sample("window", window)
     if bins != int(bins) or not 2 <= bins <= len(reference):
-        raise ValueError(f"bins is {bins}; allowed are 2 to {len(reference)}, the values of reference")
+        raise ValueError(
+            f"bins is {bins}; allowed are 2 to {len(reference)}, the values of reference"
+        )
     if reference.min() == reference.max():
-        raise ValueError(f"reference holds only {reference[0]}; allowed are two different values or more")
+        raise ValueError(
+            f"reference holds only {reference[0]}; allowed are two different values or more"
+        )
     edges = np.unique(np.quantile(reference, np.arange(1, bins) / bins, method="lower"))
     edges = edges[edges < reference.max()]
     if len(edges) == 0:  # nearly all values are the largest one
@@ -126,7 +133,9 @@ def median_width(x):
     """Return the median distance between two different rows of `x` `[N, D]`: a kernel's usual width."""
     distances = np.sqrt(squared_distances(x, x))
     if len(distances) < 2 or distances.max() == 0:
-        raise ValueError(f"x has {len(distances)} rows, all equal; allowed are two or more that differ")
+        raise ValueError(
+            f"x has {len(distances)} rows, all equal; allowed are two or more that differ"
+        )
     width = np.median(distances[np.triu_indices(len(distances), 1)])
     return float(width or distances[distances > 0].min())
 
@@ -149,7 +158,7 @@ def mmd_squared(reference, window, width):
     return float(_discrepancies(_kernel(pooled, width), own[None])[0])
 
 
-def mmd_test(reference, window, rng, width=None, block=1, shuffles=999):
+def mmd_test(reference, window, rng, width=None, *, block=1, shuffles=999):
     """Return the squared MMD of two samples, and its p-value by permutation.
 
     Args:
@@ -346,7 +355,9 @@ def _pooled(reference, window):
     for name, table in (("reference", reference), ("window", window)):
         if table.ndim != 2 or len(table) < 2 or table.shape[1:] != reference.shape[1:]:
             wanted = "[N, D]" if name == "reference" else f"[M, {reference.shape[-1]}]"
-            raise ValueError(f"{name} has shape {table.shape}; allowed is {wanted}, two rows or more")
+            raise ValueError(
+                f"{name} has shape {table.shape}; allowed is {wanted}, two rows or more"
+            )
         if table.dtype.kind not in "fiub" or not np.all(np.isfinite(table)):
             raise ValueError(f"{name} holds other than finite numbers; allowed are finite numbers")
     return np.concatenate([reference, window]).astype(float), len(reference)

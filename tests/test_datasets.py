@@ -291,7 +291,9 @@ def test_the_index_has_a_row_for_each_trading_day():
     assert not np.any(np.isin(prices.dates.astype(int) % 7, (2, 3)))  # Saturday, Sunday
     first, high, low, last, _ = prices.x.T
     assert np.all(low < high)
-    assert np.all((np.minimum(first, last) >= low - 0.01) & (np.maximum(first, last) <= high + 0.01))
+    assert np.all(
+        (np.minimum(first, last) >= low - 0.01) & (np.maximum(first, last) <= high + 0.01)
+    )
 
 
 def test_another_arch_without_the_index_is_answered_with_the_version(tmp_path, monkeypatch):

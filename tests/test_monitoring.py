@@ -214,7 +214,7 @@ def test_without_drift_the_discrepancy_is_0_on_average_and_p_is_even():
 
 def test_moved_blocks_of_the_discrepancy():
     a, b = np.arange(40.0)[:, None] / 40, 5 + np.arange(10.0)[:, None]
-    p = [mmd_test(a, b, np.random.default_rng(s), 1.0, 10, 999).p for s in range(3)]
+    p = [mmd_test(a, b, np.random.default_rng(s), 1.0, block=10, shuffles=999).p for s in range(3)]
     assert np.mean(p) == pytest.approx(0.2, abs=0.03)
 
 
@@ -334,7 +334,10 @@ HOLED = np.array([1.0, np.nan, 2.0])
         (lambda: ks_test([1], [np.inf]), "window holds other than finite numbers"),
         (lambda: ks_test([1], ["a"]), "window holds other than finite numbers"),
         (lambda: ks_block_test([1, 2], HOLED, RNG, 1), "window holds other than finite"),
-        (lambda: ks_block_test([1, 2, 3], [1, 2], RNG, 2), "block is 2; allowed are divisors of bo"),
+        (
+            lambda: ks_block_test([1, 2, 3], [1, 2], RNG, 2),
+            "block is 2; allowed are divisors of bo",
+        ),
         (lambda: ks_block_test([1, 2], [1, 2, 3], RNG, 2), "divisors of both 2 and 3 rows"),
         (lambda: ks_block_test([1], [1], RNG, 0), "block is 0; allowed are divisors"),
         (lambda: ks_block_test([1], [1], RNG, 1, 0), "shuffles is 0; allowed is 1 or more"),
@@ -349,9 +352,15 @@ HOLED = np.array([1.0, np.nan, 2.0])
         (lambda: psi([1, 2, 3], [1], 2.5), r"bins is 2\.5; allowed are 2 to 3"),
         (lambda: mmd_squared(ROWS, ROWS, 0), "width is 0; allowed are numbers above 0"),
         (lambda: mmd_squared(ROWS, ROWS, np.nan), "width is nan; allowed are numbers above 0"),
-        (lambda: mmd_squared(ROWS[:1], ROWS, 1), r"reference has shape \(1, 2\); allowed is \[N, D"),
+        (
+            lambda: mmd_squared(ROWS[:1], ROWS, 1),
+            r"reference has shape \(1, 2\); allowed is \[N, D",
+        ),
         (lambda: mmd_squared(ROWS, ROWS[:, 0], 1), r"window has shape \(6,\); allowed is \[M, 2\]"),
-        (lambda: mmd_squared(ROWS, ROWS[:, :1], 1), r"window has shape \(6, 1\); allowed is \[M, 2"),
+        (
+            lambda: mmd_squared(ROWS, ROWS[:, :1], 1),
+            r"window has shape \(6, 1\); allowed is \[M, 2",
+        ),
         (lambda: mmd_squared(ROWS * np.nan, ROWS, 1), "reference holds other than finite numbers"),
         (lambda: mmd_test(ROWS, ROWS, RNG, block=4), "block is 4; allowed are divisors of both 6 "),
         (lambda: mmd_test(ROWS * 0, ROWS * 0, RNG), "x has 12 rows, all equal; allowed are two or"),
