@@ -121,7 +121,7 @@ for axis, (kind, steps) in zip(axes, sizes.items(), strict=True):
         axis.plot(steps, share, mark, label=name)
     axis.set_xlabel(kind)
 axes[0].set_ylabel("share of alarms")
-axes[0].legend()
+axes[2].legend()
 # --8<-- [end:power]
 
 # --8<-- [start:rule]
