@@ -157,8 +157,10 @@ from aimodels.datasets import sp500
 prices = sp500()
 print(prices.x.shape, *prices.names)
 print(prices.dates[0], *prices.x[0].round())
-crisis = prices.dates[prices.x[:, 1] / prices.x[:, 2] > 1.09]
-print("more than 9 % between low and high:", *crisis)  # (1)!
+wild = prices.dates[prices.x[:, 1] / prices.x[:, 2] > 1.09]  # (1)!
+months, counts = np.unique(wild.astype("datetime64[M]"), return_counts=True)
+for month, count in zip(months, counts, strict=True):
+    print(month, count)
 # --8<-- [end:prices]
 
 # --8<-- [start:handbook]
