@@ -212,6 +212,13 @@ def test_without_drift_the_discrepancy_is_0_on_average_and_p_is_even():
     assert p.min() >= 1 / 40
 
 
+def test_the_mirrored_deal_reaches_the_value_in_spite_of_rounding():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        a, b = rng.normal(size=(2, 3)), rng.normal(size=(2, 3)) + 9
+        assert mmd_test(a, b, rng, 3.0, shuffles=999).p == pytest.approx(1 / 3, abs=0.07)
+
+
 def test_moved_blocks_of_the_discrepancy():
     a, b = np.arange(40.0)[:, None] / 40, 5 + np.arange(10.0)[:, None]
     p = [mmd_test(a, b, np.random.default_rng(s), 1.0, block=10, shuffles=999).p for s in range(3)]
@@ -282,6 +289,19 @@ def test_no_version_is_overwritten_by_another_program(tmp_path, monkeypatch):
     assert theirs.add(w=2.0) == 2
     assert mine.add(w=3.0) == 3
     assert [float(theirs.load(v)["w"]) for v in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_a_version_is_whole_when_it_gets_its_number(tmp_path, monkeypatch):
+    registry, link, seen = Registry(tmp_path), os.link, []
+
+    def watched(source, target):
+        with np.load(source) as file:
+            seen.append(file["w"].tolist())
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", watched)
+    registry.add(w=[1, 2])
+    assert seen == [[1, 2]]
 
 
 def test_a_stopped_save_leaves_no_version(tmp_path, monkeypatch):
