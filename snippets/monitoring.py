@@ -110,7 +110,7 @@ for axis, (kind, steps) in zip(axes, sizes.items(), strict=True):
     rng = np.random.default_rng(0)
     shares = np.array(
         [
-            np.mean([alarms(kind, s, rng) for _ in range(100)], axis=0)
+            np.mean([alarms(kind, s, rng) for _ in range(60)], axis=0)
             for s in steps
         ]
     )
