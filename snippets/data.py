@@ -492,12 +492,14 @@ for name, batches in {
     classes = [len(np.unique(batch)) for batch in batches]
     print(f"{name}: {np.mean(classes):.1f} of 6 classes in a batch")
 
-for again in (True, False):
-    order = in_order.shuffle(562, 0, reshuffle_each_iteration=again)
+shuffled = in_order.shuffle(562, seed=0)
+for name, order in {
+    "shuffle": shuffled,
+    "shuffle, then cache": shuffled.cache(),
+    "cache, then shuffle": in_order.cache().shuffle(562, seed=0),
+}.items():
     first, second = ([*order.as_numpy_iterator()] for _ in range(2))
-    print(
-        f"reshuffle {again}: the second epoch is the first: {first == second}"
-    )
+    print(f"{name}: the second epoch is the first: {first == second}")
 # --8<-- [end:late]
 
 # --8<-- [start:folders]
