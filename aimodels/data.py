@@ -195,10 +195,7 @@ def read_sound(path, rate=None):
         raise ValueError(f"{path} must have 8 or 16 bits a value; received {8 * form.sampwidth}")
     wanted = form.nframes * form.nchannels * form.sampwidth
     if not wanted or len(data) != wanted:
-        raise ValueError(
-            f"{path} must hold the {wanted} bytes of sound, more than 0, that its header states;"
-            f" received {len(data)}"
-        )
+        raise ValueError(f"{path} must hold sound, {wanted} bytes as stated; received {len(data)}")
     if form.framerate != (rate or form.framerate):
         raise ValueError(f"{path} must have {rate} values a second; received {form.framerate}")
     if form.sampwidth == 1:
