@@ -301,7 +301,9 @@ if "HANDBOOK_LONG" in os.environ:
             path = root / "large" / "all" / f"{name}-{copy}.jpg"
             Image.fromarray(photo[:300, :448]).save(path, quality=90)
     large = labelled_files(root / "large", (".jpg",))
-    figure, axes = plt.subplots(1, 2, figsize=(6.6, 2.6), sharey=True)
+    figure, axes = plt.subplots(
+        1, 2, figsize=(6.6, 2.6), sharex=True, sharey=True
+    )
     for axis, title, files, shape in (
         (axes[0], "562 tiles", images, (SIDE, SIDE, 3)),
         (axes[1], "120 photographs", large, (300, 448, 3)),
