@@ -124,7 +124,7 @@ def read_image(path, channels=3):
             depth = tf.uint16 if raw[24:25] == b"\x10" else tf.uint8
             image = tf.io.decode_png(raw, channels, depth).numpy()
         elif raw.startswith(JPEG):
-            # The default of TensorFlow is a faster transform, up to 16 of 255 off.
+            # TensorFlow's default, a faster transform, gives other pixels.
             image = tf.io.decode_jpeg(raw, channels, dct_method="INTEGER_ACCURATE").numpy()
         else:
             raise ValueError(f"{path} must be PNG or JPEG; received a file that begins {raw[:8]!r}")
