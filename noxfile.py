@@ -115,9 +115,12 @@ def record(session: nox.Session) -> None:
 
 @nox.session
 def long(session: nox.Session) -> None:
-    """Record a page with its sections long-…, which no test run repeats: nox -s long -- gpt."""
+    """Record a page with its sections long-…, which no test run repeats: nox -s long -- gpt.
+
+    On a GPU: nox -s long -- gpt --device=gpu; it stops at once where there is none.
+    """
     names, options = pages(session)
-    run = environment(session, "tests", "data")
+    run = environment(session, "gpu" if "--device=gpu" in options else "tests", "data")
     run("python", "-m", "tools.provide", "data")
     run("python", "-m", "tools.record", "--long", *names, *options)
 
