@@ -498,7 +498,8 @@ print(f"β log Z: {beta * np.log(partition):.3f}")
 # --8<-- [start:hacking]
 LONG = np.array([10, 2, 0.5])  # (1)!
 misled = [ask(seed, LONG) for seed in range(3)]
-print("points:", linear(np.concatenate([g for _, g in misled])).round(1))
+gaps = np.concatenate([g for _, g in misled])
+print("points for ended, a token:", linear(gaps)[1:].round(1))
 hacked = []
 for seed, (pairs, _) in enumerate(misled):
     learn_rewards(pairs, seed)

@@ -9,10 +9,10 @@ QUERIES = [
     ("zh", "卷积", "cnn/"),
     ("zh", "卷积神经网络", "cnn/"),
     ("zh", "注意力", "attention/"),
-    ("zh", "梯度下降", "linear/"),
+    ("zh", "梯度下降", "optimizers/"),
     ("en", "attention", "attention/"),
     ("en", "convolution", "cnn/"),
-    ("en", "gradient descent", "linear/"),
+    ("en", "gradient descent", "optimizers/"),
 ]
 
 
