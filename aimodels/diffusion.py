@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from aimodels.training import check_whole
 from aimodels.transformer import sinusoidal_positions
 
 
@@ -29,7 +30,7 @@ def linear_schedule(steps=1000, first=1e-4, last=0.02):
 
     Source: Ho, Jain and Abbeel 2020, section 4, <https://arxiv.org/abs/2006.11239>.
     """
-    _whole("steps", steps)
+    check_whole("steps", steps, 1)
     if not 0 < first <= last < 1:
         raise ValueError(f"first and last must be 0 < first <= last < 1; received {first}, {last}")
     return np.cumprod([1.0, *(1 - np.linspace(first, last, steps))])
@@ -51,7 +52,7 @@ def cosine_schedule(steps=1000, offset=0.008, most=0.999):
 
     Source: Nichol and Dhariwal 2021, section 3.2, <https://arxiv.org/abs/2102.09672>.
     """
-    _whole("steps", steps)
+    check_whole("steps", steps, 1)
     if not 0 <= offset < np.inf:
         raise ValueError(f"offset must be finite and from 0; received {offset}")
     if not 0 < most < 1:
@@ -192,7 +193,7 @@ def sample(predict, x, signal, steps, *, eta=0.0, rng=None, bounds=None):
     Source: Song, Meng and Ermon 2020, section 4.2, <https://arxiv.org/abs/2010.02502>.
     """
     signal, x = _schedule(signal), np.asarray(x)
-    _whole("steps", steps, len(signal) - 1)
+    check_whole("steps", steps, 1, len(signal) - 1)
     if x.ndim == 0 or 0 in x.shape:
         raise ValueError(f"x must hold at least one sample; received shape {x.shape}")
     _random(eta)
@@ -295,7 +296,7 @@ def unet(signal, channels=16):
     where they have attention.
     """
     signal = _schedule(signal)
-    _whole("channels", channels)
+    check_whole("channels", channels, 1)
     layers, wide, middle = keras.layers, 2 * channels, 8 * channels
     image, t = keras.Input((28, 28, 1)), keras.Input((), dtype="int32")
 
@@ -327,13 +328,6 @@ def unet(signal, channels=16):
     x = layers.Conv2D(1, 3, padding="same")(layers.Concatenate()([x, image]))
     noise, rest = (spread(Lookup(np.sqrt(share)[:, None])(t)) for share in (1 - signal, signal))
     return keras.Model([image, t], noise * image + rest * x)
-
-
-def _whole(name, number, most=None):
-    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-    if not whole or number < 1 or (most is not None and number > most):
-        bounds = "from 1" if most is None else f"from 1 to {most}"
-        raise ValueError(f"{name} must be a whole number {bounds}; received {number!r}")
 
 
 def _schedule(signal):

@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from aimodels.training import check_whole
+
 
 def _logits(name, logits):
     """Return logits in float32 at least, so that a sum of many float16 does not overflow."""
@@ -206,7 +208,8 @@ def generator(noise=64, channels=16):
     Source: Radford, Metz and Chintala 2015, <https://arxiv.org/abs/1511.06434>.
     Differs: two transposed convolutions, of 7 to 14 to 28 pixels; there four, up to 64 pixels.
     """
-    _whole(noise=noise, channels=channels)
+    check_whole("noise", noise, 1)
+    check_whole("channels", channels, 1)
     layers = keras.layers
     return keras.Sequential(
         [
@@ -235,7 +238,7 @@ def discriminator(channels=16):
     Source: Radford, Metz and Chintala 2015, <https://arxiv.org/abs/1511.06434>.
     Differs: two convolutions, without batch normalization.
     """
-    _whole(channels=channels)
+    check_whole("channels", channels, 1)
     layers = keras.layers
     return keras.Sequential(
         [
@@ -248,9 +251,3 @@ def discriminator(channels=16):
             layers.Dense(1),
         ]
     )
-
-
-def _whole(**numbers):
-    for name, number in numbers.items():
-        if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 1:
-            raise ValueError(f"{name} must be a whole number from 1; received {number!r}")

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from aimodels.bert import look_up
+from aimodels.bert import check_size, look_up
 
 START = 0.5  # standard deviation of the vectors before training
 TIES = ("optimistic", "realistic", "pessimistic")
@@ -130,8 +130,7 @@ class KnowledgeGraph(keras.Model):
         super().__init__(**kwargs)
         self.options = {"entities": entities, "relations": relations, "width": width}
         for name, size in self.options.items():
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be an integer of at least 1; received {size!r}")
+            check_size(name, size)
         if score not in SCORES:
             raise ValueError(f"score must be one of {tuple(SCORES)}; received {score!r}")
         if score in ("complex", "rotate") and width % 2:

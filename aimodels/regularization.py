@@ -11,17 +11,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from aimodels.training import check_whole
+
 
 def _number(name, value, allowed, right):
     """Raise ValueError unless `right` holds for every number of `value`; NaN never does."""
     if not np.all(right(np.asarray(value, dtype=float))):
         raise ValueError(f"{name} must be {allowed}; received {value!r}")
-
-
-def _whole(name, value, least):
-    """Raise ValueError unless `value` is a whole number from `least`."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number from {least}; received {value!r}")
 
 
 def _centred(x, y, strength):
@@ -93,7 +89,7 @@ def lasso(x, y, strength, tolerance=1e-6, rounds=10_000):
     x, y, middle, level = _centred(x, y, strength)
     _number("strength", strength, "above 0, or use ridge", lambda s: s > 0)
     _number("tolerance", tolerance, "a number above 0", lambda t: t > 0)
-    _whole("rounds", rounds, 1)
+    check_whole("rounds", rounds, 1)
     samples, (_, columns) = len(x), x.shape
     weights, rest, square = np.zeros(columns), y.copy(), (x**2).mean(axis=0)
     for _ in range(rounds):
@@ -154,7 +150,7 @@ def early_stop(losses, patience, least=0.0):
     losses = np.asarray(losses, dtype=float)
     if losses.ndim != 1 or not losses.size:
         raise ValueError(f"losses must be [E], not empty; received shape {losses.shape}")
-    _whole("patience", patience, 1)
+    check_whole("patience", patience, 1)
     _number("least", least, "a number from 0", lambda a: a >= 0)
     best, lowest, waited = None, np.inf, 0
     for epoch, loss in enumerate(losses):
@@ -183,7 +179,7 @@ def pixel_views(height, width, shift=0, flip=False):
         ValueError: a number that is not allowed.
     """
     for name, value, start in (("height", height, 1), ("width", width, 1), ("shift", shift, 0)):
-        _whole(name, value, start)
+        check_whole(name, value, start)
     pixels = np.pad(np.arange(height * width).reshape(height, width), shift, constant_values=-1)
     pixels[pixels < 0] = height * width
     steps = sorted(range(-shift, shift + 1), key=abs)
@@ -230,7 +226,7 @@ class SideBySide(keras.Model):
             raise ValueError(f"widths must be two numbers or more, seeds one; received {sizes}")
         for name, values, lowest in (("widths", self.widths, 1), ("seeds", self.seeds, 0)):
             for value in values:
-                _whole(name, value, lowest)
+                check_whole(name, value, lowest)
         self.widths, self.seeds = [int(w) for w in self.widths], [int(s) for s in self.seeds]
         count = len(self.seeds)
         self.options = {"l1": l1, "l2": l2, "rate": rate}

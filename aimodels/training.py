@@ -42,9 +42,9 @@ def batches(arrays, size, seed, start=0):
             row = np.argwhere(np.isnan(array))[0][0]
             raise ValueError(f"arrays must hold no NaN; received one in sample {row}")
     ((samples,),) = lengths
-    _whole("size", size, 1, samples)
-    _whole("seed", seed)
-    _whole("start", start)
+    check_whole("size", size, 1, samples)
+    check_whole("seed", seed)
+    check_whole("start", start)
 
     def endless():  # apart, so that what is wrong is said at once and not at the first batch
         epoch, skipped = divmod(start, samples // size)
@@ -110,8 +110,8 @@ def train(step, batches, steps, start=0, after=None):
     Raises:
         ValueError: a batch that is not a pair, or too few of them; a number that is not allowed.
     """
-    _whole("steps", steps)
-    _whole("start", start)
+    check_whole("steps", steps)
+    check_whole("start", start)
     source, values = iter(batches), list[tf.Tensor]()
     for number in range(start + 1, start + steps + 1):
         batch = next(source, None)
@@ -166,7 +166,7 @@ class Checkpoint:
         Raises:
             ValueError: not one loss for each step.
         """
-        _whole("step", step)
+        check_whole("step", step)
         losses = np.asarray(losses, dtype=float)
         if losses.shape != (step,):
             raise ValueError(
@@ -227,7 +227,7 @@ def _build(model, optimizer):
         optimizer.build(model.trainable_variables)
 
 
-def _whole(name, number, least=0, most=None):
+def check_whole(name, number, least=0, most=None):
     """Raise ValueError unless `number` is whole and within its bounds."""
     whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
     if not whole or number < least or (most is not None and number > most):
