@@ -66,7 +66,7 @@ for name, path in paths.items():
         f"{name}: weights of 0 along the path:",
         (path == 0).sum(1)[::4].tolist(),
     )
-chosen = paths["lasso"][strengths > 10][0] != 0  # (1)!
+chosen = paths["lasso"][np.argmin(np.abs(strengths - 10))] != 0
 print("lasso, strength 10, keeps:", *np.array(table.names)[chosen])
 
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), sharey=True)
@@ -301,10 +301,10 @@ def worth(numbers, i):  # (1)!
     return 2 ** np.interp(numbers[i].mean(), numbers[ladder].mean(1), range(4))
 
 
-print("               loss   worth, by loss   by accuracy")
+print("                 loss        worth, by loss   by accuracy")
 for i, name in enumerate(NAMES[:10]):
-    print(f"{name:14}{loss[i].mean():5.2f}", end="")
-    print(f"{worth(-loss, i):15.1f} x{worth(accuracy, i):12.1f} x")
+    print(f"{name:14}{loss[i].mean():5.2f} ± {loss[i].std(ddof=1):.2f}", end="")
+    print(f"{worth(-loss, i):14.1f} x{worth(accuracy, i):12.1f} x")
 # --8<-- [end:losses]
 
 # --8<-- [start:descent]
