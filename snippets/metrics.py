@@ -83,7 +83,7 @@ for (truth, scores), line in ((everyone, "-"), ((shirt, p), "--")):
     print(f"shirts {share:4.0%}: ROC-AUC {roc_auc(truth, scores):.2f}", end="")
     print(f", average precision {average_precision(truth, scores):.2f}")
 axes[0].plot([0, 1], [0, 1], ":", color="gray")
-axes[0].set(xlabel="false alarms of all others", ylabel="recall")
+axes[0].set(xlabel="false alarm rate", ylabel="recall")
 axes[0].legend(title="shirts")
 axes[1].set(xlabel="recall", ylabel="precision", ylim=(0, 1.05))
 # --8<-- [end:curves]
