@@ -365,7 +365,7 @@ for number, (name, rows) in enumerate(results.items()):
     win, kl = np.transpose(rows)[:2]
     axis.plot(kl, win, "osD^v"[number], color=f"C{number}", label=name)
 bounds = [best_of_n_kl(n) for n in (1, 2, 4, 8)]
-axis.plot(bounds, best.mean(0), "k.-", label="best of n")
+axis.plot(bounds, best.mean(0), "C5.-", label="best of n")
 axis.set(xlabel="KL to the reference, nats", ylabel="win rate")
 axis.legend()
 # --8<-- [end:frontier]
