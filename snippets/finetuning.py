@@ -435,13 +435,13 @@ print(f"layer frozen:     mean {norm.moving_mean.numpy().mean():.2f}")
 # --8<-- [end:statistics]
 
 # --8<-- [start:scaled-gradient]
-for optimizer in (keras.optimizers.SGD(0.1), keras.optimizers.Adam(0.1)):
+for kind in (keras.optimizers.SGD, keras.optimizers.Adam):
     moves = []
     for factor in (1.0, 0.1):
         v = keras.Variable([1.0])
-        optimizer.__class__(0.1).apply([ops.array([2.0 * factor])], [v])
+        kind(0.1).apply([ops.array([2.0 * factor])], [v])
         moves.append(float(1 - v[0]))
-    name = optimizer.__class__.__name__
+    name = kind.__name__
     print(f"{name:4} moves {moves[0]:.2f}; for a tenth, {moves[1]:.2f}")
 # --8<-- [end:scaled-gradient]
 
