@@ -477,11 +477,11 @@ print("DDPM, twice the same noise, equal:", bool((once == twice).all()))
 # --8<-- [end:peer]
 
 # --8<-- [start:end]
-v = (np.arange(64) + 0.5) / 32 - 1
-print(f"data:  mean {p @ v:.2f}")
+raw = (np.arange(64) + 0.5) / 32 - 1
+print(f"data:  mean {p @ raw:.2f}")
 for steps in (1000, 100):
     share = linear_schedule(steps)
-    found = sample(exact(share, v), z, share, 100)
+    found = sample(exact(share, raw), z, share, 100)
     print(
         f"beta from 0.0001 to 0.02 in {steps:4} steps: signal left"
         f" {share[-1]:.4f}, mean {found.mean():.2f}"
