@@ -120,7 +120,7 @@ for axis, mechanism in zip(axes, MECHANISMS, strict=True):
     axis.set(title=mechanism, xlabel="bias", xlim=(-0.65, 0.65))
 axes[0].set_yticks(range(6), list(tables))
 axes[0].invert_yaxis()
-axes[2].legend()
+axes[0].legend(loc="lower left")
 # --8<-- [end:bias]
 
 # --8<-- [start:likelihood]
@@ -174,7 +174,8 @@ for simulation in range(300):
     }
     answers = {
         name: [
-            (e, v, len(rows) - 2) for e, v in zip(*estimates(rows), strict=True)
+            (e, v, len(rows) - fitted)
+            for fitted, e, v in zip((1, 2), *estimates(rows), strict=True)
         ]
         for name, rows in single.items()
     }
@@ -240,7 +241,8 @@ fills = {
 }
 scores, rows_left = {}, []
 for mechanism, slope in (("MCAR", 0), ("MAR", 2), ("MNAR", 2)):
-    drivers = values if mechanism == "MNAR" else values[:, :1] + 0 * values
+    first = np.broadcast_to(values[:, :1], values.shape)
+    drivers = values if mechanism == "MNAR" else first
     chance = np.stack([gap_chance(d, 0.4, slope) for d in drivers.T], axis=1)
     if mechanism == "MAR":
         chance[:, 0] = 0  # (2)!
@@ -401,7 +403,9 @@ for name, columns in (("with", 11), ("without", 10)):
         filled = with_gaps(patients, chances("MCAR"), rng)
         filled[:, :columns] = fill_regressions(filled[:, :columns], rng=rng)
         slopes.append(statistics(filled)[3] - truth[3])
-    print(f"{name:7} the target: bias of the slope {np.mean(slopes):5.2f}")
+    error = np.std(slopes, ddof=1) / np.sqrt(20)
+    print(f"{name:7} the target: bias of the slope", end="")
+    print(f" {np.mean(slopes):5.2f} ± {error:.2f}")
 # --8<-- [end:target]
 
 # --8<-- [start:refused]
