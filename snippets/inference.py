@@ -184,7 +184,7 @@ for alpha, style, label in (
     curve = [expected_tokens(alpha, gamma) for gamma in gammas.tolist()]
     axis.plot(gammas, curve, style, label=label)
 measured = [(gamma, found["model", gamma][1]) for gamma in (2, 4, 8)]
-axis.plot(*np.transpose(measured), "ko", label="measured, greedy")
+axis.plot(*np.transpose(measured), "o", color="0.5", label="measured, greedy")
 axis.set(xlabel="drafted tokens", ylabel="tokens a pass", ylim=(0.9, 5))
 axis.legend()
 # --8<-- [end:rounds]
