@@ -52,10 +52,7 @@ def ks_test(reference, window, ties=True):
     reached = int(gaps[last].max())
     looked = last if ties else np.ones(n + m, bool)
     of_reference = np.arange(n + 1)
-    chance, p = (
-        np.zeros(n + 1),
-        0.0,
-    )  # of each number of reference values so far, never having reached
+    chance, p = np.zeros(n + 1), 0.0  # of each number of reference values so far, gap not reached
     chance[0] = 1.0
     for step in range(n + m):
         left = n + m - step

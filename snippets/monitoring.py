@@ -280,7 +280,7 @@ def serve(folder, kind, delay=21, gate=2, say=False):
     registry = Registry(folder)
     registry.promote(registry.add(x=x[train], y=y[train]))
     losses = np.full(len(y), np.nan)
-    last, noise = train[-1] + 1, {}
+    last, noise, begun = train[-1] + 1, {}, {}
 
     def loss(version, rows):
         known = registry.load(version)
@@ -292,8 +292,9 @@ def serve(folder, kind, delay=21, gate=2, say=False):
         rows = np.arange(now - 21, now)
         losses[rows] = loss(serving, rows)
         labelled = now - delay  # (1)!
-        if serving in noise and last < labelled < last + 250:
-            rows = np.arange(last, labelled)
+        start = begun.get(serving, now)
+        if start < labelled < start + 250:
+            rows = np.arange(start, labelled)
             before = registry.history()[-2]
             worse = loss(serving, rows) - loss(before, rows)  # (2)!
             if cusum(worse, 0, noise[serving], 0.25).max() > 12:
@@ -313,7 +314,7 @@ def serve(folder, kind, delay=21, gate=2, say=False):
             last, verdict = now, "refused"
             if better > gate * error:  # (4)!
                 registry.promote(new)
-                noise[new] = np.std(ours - theirs)
+                noise[new], begun[new] = np.std(ours - theirs), now
                 verdict = "promoted"
             if say:
                 print(
