@@ -120,7 +120,7 @@ for axis, mechanism in zip(axes, MECHANISMS, strict=True):
     axis.set(title=mechanism, xlabel="bias", xlim=(-0.65, 0.65))
 axes[0].set_yticks(range(6), list(tables))
 axes[0].invert_yaxis()
-axes[0].legend(loc="lower left")
+axes[0].legend(loc="center left", handlelength=1, borderaxespad=0)
 # --8<-- [end:bias]
 
 # --8<-- [start:likelihood]
