@@ -69,13 +69,11 @@ def ring_all_reduce(vectors):
     n = len(held)
     pieces, sent = shares(held.shape[1], n), np.zeros(n, int)
     for step in range(2 * (n - 1)):
-        # All send at once: what goes out is what was there before the step.
-        moving = [(w, pieces[(w - step) % n]) for w in range(n)]
-        messages = [held[w, piece].copy() for w, piece in moving]
-        for (w, piece), message in zip(moving, messages, strict=True):
+        for worker in range(n):  # no piece that is written here is sent in the same step
+            piece, right = pieces[(worker - step) % n], (worker + 1) % n
             adding = step < n - 1
-            held[(w + 1) % n, piece] = message + (held[(w + 1) % n, piece] if adding else 0)
-            sent[w] += len(message)
+            held[right, piece] = held[worker, piece] + (held[right, piece] if adding else 0)
+            sent[worker] += piece.stop - piece.start
     return held, sent
 
 

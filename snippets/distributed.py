@@ -272,7 +272,7 @@ for shape in ((1, 4), (2, 2), (4, 1)):
 # --8<-- [start:long-speed]
 if "HANDBOOK_LONG" in os.environ:  # (1)!
 
-    def clock(strategy, count=12):
+    def clock(strategy, count=8):
         import time
 
         import keras
@@ -293,7 +293,7 @@ if "HANDBOOK_LONG" in os.environ:  # (1)!
             lambda y, z: keras.ops.mean(keras.ops.square(z - y), -1),
         )
         found = {}
-        for rows in (32, 1024):  # (2)!
+        for rows in (32, 1024, 4096):  # (2)!
             x = np.ones((rows, 2048), "float32")
             spent = []
             for _ in range(count):
@@ -311,7 +311,7 @@ if "HANDBOOK_LONG" in os.environ:  # (1)!
         + textwrap.dedent(inspect.getsource(clock))
         + "print('ms', *clock(strategy).values())\n"
     )
-    print("milliseconds a step            32 rows  1,024 rows")
+    print("milliseconds a step, rows:          32    1,024    4,096")
     table = {"one device, two threads": clock(tf.distribute.get_strategy())}
     for count in (2, 4):
         name = f"{count} devices, two threads"
@@ -322,7 +322,7 @@ if "HANDBOOK_LONG" in os.environ:  # (1)!
         name = f"{count} process{'es' * (count > 1)}, one thread each"
         table[name] = dict(enumerate(map(float, line.split()[1:])))
     for name, found in table.items():
-        print(f"{name:30}", *(f"{1e3 * s:7.0f}" for s in found.values()))
+        print(f"{name:29}", *(f"{1e3 * s:8.0f}" for s in found.values()))
 # --8<-- [end:long-speed]
 
 # --8<-- [start:gradients]
