@@ -116,7 +116,8 @@ def learn(strategy, path, steps=120, dies_after=None):
 # --8<-- [start:replicas]
 names = devices(4)  # (1)!
 tf.get_logger().setLevel("ERROR")  # (2)!
-folder = Path(tempfile.mkdtemp())
+temporary = tempfile.TemporaryDirectory()
+folder = Path(temporary.name)
 
 
 def read(model):
