@@ -113,19 +113,22 @@ def cross_entropy(y, z):
 
 def setting(name):
     """Return layers and an optimizer of a name, and the rows of a batch."""
-    penalty = keras.regularizers.L2(0.01)
-    dense = [layers.Dense(7, "relu", kernel_regularizer=penalty), layers.Dense(3)]
-    half = [layers.Dense(7, "relu", dtype="mixed_float16"), layers.Dense(3, dtype="mixed_float16")]
-    norm = [layers.Dense(7), layers.BatchNormalization(synchronized=True), layers.Dense(3)]
     sgd, adam = keras.optimizers.SGD, keras.optimizers.Adam
-    return {
-        "sgd": (dense, sgd(0.5, momentum=0.9), 12),
-        "adam": (dense, adam(0.01), 12),
-        "decay": (dense, keras.optimizers.AdamW(0.01, weight_decay=0.1), 12),
-        "unequal": (dense, sgd(0.5), 5),
-        "norm": (norm, sgd(0.5), 12),
-        "half": (half, keras.optimizers.LossScaleOptimizer(sgd(0.5), initial_scale=64.0), 12),
-    }[name]
+    optimizer = {
+        "sgd": lambda: sgd(0.5, momentum=0.9),
+        "adam": lambda: adam(0.01),
+        "decay": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+        "half": lambda: keras.optimizers.LossScaleOptimizer(sgd(0.5), initial_scale=64.0),
+    }.get(name, lambda: sgd(0.5))
+    dtype = "mixed_float16" if name == "half" else "float32"
+    penalty = None if name in ("half", "whole") else keras.regularizers.L2(0.01)
+    inner = [
+        layers.Dense(7, "relu", kernel_regularizer=penalty, dtype=dtype),
+        layers.Dense(3, dtype=dtype),
+    ]
+    if name == "norm":
+        inner.insert(1, layers.BatchNormalization(synchronized=True))
+    return inner, optimizer(), 5 if name == "unequal" else 12
 
 
 NAMES = ("sgd", "adam", "decay", "unequal", "norm", "half")
@@ -244,6 +247,11 @@ def test_the_parallel_step_is_that_of_the_training_page_on_one_device():
     step = make_step(model, optimizer, mean)
     losses = [float(step(x, y)) for _ in range(3)]
     np.testing.assert_allclose(learned(tf.distribute.get_strategy(), "adam")[:3], losses, atol=1e-6)
+
+
+def test_scaling_the_loss_in_half_precision_changes_no_update():
+    one = tf.distribute.get_strategy()
+    np.testing.assert_allclose(learned(one, "half"), learned(one, "whole"), atol=0.02)
 
 
 @pytest.mark.parametrize("shape", MESHES)
