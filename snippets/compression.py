@@ -51,9 +51,9 @@ def smaller(images):
 train_set, test_set = datasets.fashion_mnist()
 x, x_test = smaller(train_set), smaller(test_set)
 y, y_test = np.eye(10, dtype="float32")[train_set.y], test_set.y
-KNOWN, CHOOSE = 20_000, slice(20_000, 25_000)  # (1)!
+KNOWN, OTHER = 20_000, slice(20_000, 25_000)  # (1)!
 SEEDS = 4
-print(x[:KNOWN].shape, x[CHOOSE].shape, x_test.shape)
+print(x[:KNOWN].shape, x[OTHER].shape, x_test.shape)
 # --8<-- [end:data]
 
 # --8<-- [start:networks]
@@ -81,7 +81,7 @@ def labels(rows):
     return y[rows]
 
 
-def learn(model, data, loss, steps, masks=None, rate=2e-3):
+def learn(model, data, loss, steps, *, masks=None, rate=2e-3):
     falling = keras.optimizers.schedules.CosineDecay(rate, steps)
     step = make_step(model, keras.optimizers.Adam(falling), loss, True)
     if masks is not None:
@@ -193,14 +193,9 @@ def masks_of(together):
 cut = {}
 for together in (False, True):
     masks = masks_of(together)
-    start(
-        pruned,
-        [
-            np.concatenate([k] * 4) * m
-            for k, m in zip(exact, masks, strict=True)
-        ],
-        biases,
-    )
+    start(pruned, exact, biases)
+    for kernel, mask in zip(pruned.kernels, masks, strict=True):
+        kernel.assign(kernel * mask)
     cut[together] = accuracy(pruned, len(pruned.seeds))
 print("kept  each layer  together")
 for share, apart, joint in zip(SHARES, cut[False], cut[True], strict=True):
@@ -209,7 +204,7 @@ for share, apart, joint in zip(SHARES, cut[False], cut[True], strict=True):
 
 # --8<-- [start:sparsity]
 after = feed(len(pruned.seeds), labels, first=100)
-learn(pruned, after, summed_cross_entropy, 600, masks)
+learn(pruned, after, summed_cross_entropy, 600, masks=masks)
 retrained = accuracy(pruned, len(pruned.seeds))
 print("kept               accuracy   against float32")
 for share, better in zip(SHARES, retrained, strict=True):
@@ -279,30 +274,30 @@ def taught(mix, temperature):
 
 students = SideBySide(SMALL, [*range(SEEDS)] * len(KINDS))
 first = names.index("cut out, labels") * SEEDS
-for r in range(SEEDS):
-    thin = drop_units(
-        [k[r] for k in exact], [b[r, 0] for b in biases], SMALL[1:-1]
-    )
-    for n, (kernel, bias) in enumerate(zip(*thin, strict=True)):
-        for variable, part in (
-            (students.kernels[n], kernel),
-            (students.biases[n], bias[None]),
-        ):
-            array = variable.numpy()
-            array[first + r] = part
-            variable.assign(array)
+place = slice(first, first + SEEDS)
+thin = [
+    drop_units([k for k, _ in layers], [b for _, b in layers], SMALL[1:-1])
+    for layers in own
+]
+for n in range(3):
+    kernel, bias = students.kernels[n].numpy(), students.biases[n].numpy()
+    kernel[place] = [kernels[n] for kernels, _ in thin]
+    bias[place, 0] = [biases[n] for _, biases in thin]
+    students.kernels[n].assign(kernel)
+    students.biases[n].assign(bias)
 data = feed(count, both, 0, np.repeat(known, SEEDS))
 learn(students, data, taught(mix, temperature), 2000)
 
 found = accuracy(students, count)
-watched = scores(students, count, x[CHOOSE]).argmax(-1) == train_set.y[CHOOSE]
+watched = scores(students, count, x[OTHER]).argmax(-1) == train_set.y[OTHER]
 watched = watched.mean(1).reshape(-1, SEEDS)
 print("                     test   against labels    other images")
 for n, name in enumerate(names):
     base = 0 if known[n] == KNOWN else names.index("labels, 600")
     gap = found[n] - found[base]
     print(
-        f"{name:20}{found[n].mean():.3f}  {gap.mean():+.3f} ± {gap.std(ddof=1):.3f}"
+        f"{name:20}{found[n].mean():.3f}"
+        f"  {gap.mean():+.3f} ± {gap.std(ddof=1):.3f}"
         f"{watched[n].mean():15.3f}"
     )
 # --8<-- [end:students]
@@ -319,9 +314,10 @@ def write(path, layers, bits=32, save=np.savez):
     arrays = {}
     for n, (kernel, bias) in enumerate(layers):
         arrays[f"bias{n}"] = bias
+        stored = kernel
         if bits < 32:
-            kernel, arrays[f"steps{n}"] = quantize(kernel, bits, axis=0)
-        arrays[f"kernel{n}"] = pack(kernel) if bits == 4 else kernel
+            stored, arrays[f"steps{n}"] = quantize(kernel, bits, axis=0)
+        arrays[f"kernel{n}"] = pack(stored) if bits == 4 else stored
     save(path, **arrays)
     return path.stat().st_size / 1000
 
@@ -333,7 +329,8 @@ def read(path, rows=196):
             kernel, bias = file[f"kernel{n}"], file[f"bias{n}"]
             if kernel.dtype == "uint8":
                 kernel = unpack(kernel, rows)
-            layers.append((kernel * file.get(f"steps{n}", np.float32(1)), bias))
+            steps = file.get(f"steps{n}", 1)
+            layers.append(((kernel * steps).astype("float32"), bias))
             rows = len(bias)
     return layers
 
@@ -350,7 +347,7 @@ half = [np.stack(layer) for layer in zip(*half, strict=True)]
 kernels = [k * m for k, m in zip(kernels, half, strict=True)]
 start(finer, kernels, [bias.numpy()[place] for bias in students.biases])
 loss = taught(mix[place], temperature[place])
-learn(finer, feed(SEEDS, both, 100), loss, 400, half)
+learn(finer, feed(SEEDS, both, 100), loss, 400, masks=half)
 
 ROWS = {  # name: networks, the first of them, bits
     "float32": (large, 0, 32),
@@ -386,31 +383,23 @@ for name, (model, place, bits) in ROWS.items():
 
 # --8<-- [start:frontier]
 figure, axis = plt.subplots(figsize=(6, 3))
-for word, marker, rows in (
-    (
-        "large, rounded",
-        "o",
-        [n for n in table if "int" in n and "," not in n] + ["float32"],
-    ),
-    (
-        "large, pruned",
-        "s",
-        [n for n in table if "pruned" in n[:6] or "10 %" in n],
-    ),
-    ("small", "^", [n for n in table if "small" in n or "taught" in n]),
+for word, marker, models in (
+    ("large, rounded", "o", (large, latent)),
+    ("large, pruned", "s", (pruned,)),
+    ("small", "^", (students, finer)),
 ):
+    rows = [name for name, row in ROWS.items() if row[0] in models]
     sizes = [table[name][1] for name in rows]
-    axis.plot(
-        sizes, [table[name][2].mean() for name in rows], marker, label=word
-    )
+    shares = [table[name][2].mean() for name in rows]
+    axis.plot(sizes, shares, marker, label=word)
 axis.set(xscale="log", xlabel="kB, deflated", ylabel="right answers, %")
 axis.legend()
 # --8<-- [end:frontier]
 
 # --8<-- [start:speed]
 import time
-
 import warnings
+from itertools import pairwise
 
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
@@ -466,7 +455,7 @@ rng = np.random.default_rng(0)
 sizes = [512, 2048, 2048, 10]
 wide = [
     (rng.normal(0, d**-0.5, (d, u)).astype("float32"), np.zeros(u, "float32"))
-    for d, u in zip(sizes, sizes[1:], strict=False)
+    for d, u in pairwise(sizes)
 ]
 zeros = [
     (k * m, b)
@@ -496,7 +485,7 @@ if "HANDBOOK_LONG" in os.environ:  # (1)!
         model = dense(layers)
         if bits < 32:
             model.quantize(f"int{bits}")
-        return tf.function(lambda z: model(z), autograph=False)
+        return tf.function(model, autograph=False)
 
     def cells(layers, bits, images):
         in_keras = seconds(graph(layers, bits), tf.constant(images), 200)
@@ -672,7 +661,13 @@ for share in (0.5, 0.2, 0.1):
         for r in range(SEEDS)
     ]
     masks = [np.stack(layer) for layer in zip(*chosen, strict=True)]
-    learn(gradual, feed(SEEDS, labels, 100), summed_cross_entropy, 200, masks)
+    learn(
+        gradual,
+        feed(SEEDS, labels, 100),
+        summed_cross_entropy,
+        200,
+        masks=masks,
+    )
 gap = accuracy(gradual, SEEDS)[0] - retrained[3]
 print(f"three stages against one: {gap.mean():+.3f} ± {gap.std(ddof=1):.3f}")
 assert all((k.numpy() != 0).mean() < 0.3 for k in gradual.kernels)

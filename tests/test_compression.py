@@ -51,7 +51,8 @@ def cases():
 
 def test_numbers_by_hand():
     integers, steps = quantize([[-1.27, 0.0, 0.634, 0.636]])
-    assert integers.tolist() == [[-127, 0, 63, 64]] and integers.dtype == "int8"
+    assert integers.tolist() == [[-127, 0, 63, 64]]
+    assert integers.dtype == "int8"
     np.testing.assert_allclose(steps, [[0.01]], rtol=1e-6)
     integers, steps = quantize([[1.0, -2.0], [0.4, 0.9]], bits=4, axis=0)
     assert integers.tolist() == [[7, -7], [3, 3]]
@@ -65,9 +66,11 @@ def test_numbers_by_hand():
 def test_no_number_moves_by_more_than_half_a_step(bits, axis, name, w):
     integers, steps = quantize(w, bits, axis)
     w, steps = np.asarray(w, float), steps.astype(float)
-    assert integers.shape == w.shape and np.abs(integers.astype(int)).max() <= 2 ** (bits - 1) - 1
+    assert integers.shape == w.shape
+    assert np.abs(integers.astype(int)).max() <= 2 ** (bits - 1) - 1
     assert (np.abs(integers * steps - w) <= steps / 2).all()
-    assert (steps >= 0).all() and np.isfinite(steps).all()
+    assert (steps >= 0).all()
+    assert np.isfinite(steps).all()
     wanted = [1] * w.ndim if axis is None else np.array(w.shape)
     if axis is not None:
         wanted[axis] = 1
@@ -76,13 +79,14 @@ def test_no_number_moves_by_more_than_half_a_step(bits, axis, name, w):
 
 def test_the_bound_is_reached():
     integers, steps = quantize([127.0, 0.5, 1.5, -2.5])
-    assert steps[0] == 1 and integers.tolist() == [127, 0, 2, -2]
+    assert steps[0] == 1
+    assert integers.tolist() == [127, 0, 2, -2]
 
 
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_the_step_is_the_smallest_that_cuts_nothing_off(bits):
     for _, w in cases():
-        integers, steps = quantize(w, bits)
+        integers, _ = quantize(w, bits)
         if np.any(w):
             assert np.abs(integers.astype(int)).max() == 2 ** (bits - 1) - 1 or w.max() < 1e-40
 
@@ -91,7 +95,8 @@ def test_zeros_stay_zeros_and_signs_stay():
     w = np.random.default_rng(0).normal(size=(30, 4)) * (np.arange(4) != 2)
     w[::3] = 0
     integers, steps = quantize(w, 4, 0)
-    assert not integers[w == 0].any() and steps[0, 2] == 0
+    assert not integers[w == 0].any()
+    assert steps[0, 2] == 0
     assert (integers * w >= 0).all()
     mirrored = quantize(-w, 4, 0)
     np.testing.assert_array_equal(mirrored[0], -integers)
@@ -137,7 +142,8 @@ def test_integers_and_steps_are_those_of_keras(shape, axis):
         np.testing.assert_allclose(1 / np.array(scales), steps, rtol=1e-6)
         apart = np.abs(ours.astype(int) - np.array(theirs).astype(int))
         edge = np.abs(np.abs(w / steps) % 1 - 0.5) < 1e-4  # float32 may fall to the other side
-        assert apart.max() <= 1 and not apart[~edge].any()
+        assert apart.max() <= 1
+        assert not apart[~edge].any()
 
 
 @pytest.mark.parametrize("bits", [1, 9, 4.0, True])
@@ -189,7 +195,8 @@ def test_two_in_a_byte_by_hand():
 def test_what_is_packed_comes_back(shape):
     integers = np.random.default_rng(0).integers(-8, 8, shape).astype("int8")
     packed = pack(integers)
-    assert packed.dtype == "uint8" and packed.shape == ((shape[0] + 1) // 2, *shape[1:])
+    assert packed.dtype == "uint8"
+    assert packed.shape == ((shape[0] + 1) // 2, *shape[1:])
     back = unpack(packed, shape[0])
     assert back.dtype == "int8"
     np.testing.assert_array_equal(back, integers)
@@ -426,7 +433,7 @@ def test_loss_and_gradient_are_those_of_keras(shape, temperature):
         tape.watch(student)
         ours = tf.reduce_mean(distillation_loss(teacher, student, temperature))
         theirs = peer.compute_loss(teacher, student)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5 + 1e-6 * temperature**2)
     np.testing.assert_allclose(
         tape.gradient(ours, student), tape.gradient(theirs, student), atol=1e-4
     )
@@ -477,7 +484,8 @@ def test_each_network_may_have_its_own_temperature():
 def test_large_logits_stay_finite():
     far = np.array([[1e4, -1e4, 0.0]], "float32")
     loss = np.array(distillation_loss(far, -far, 1.0))
-    assert np.isfinite(loss).all() and loss > 1e4
+    assert np.isfinite(loss).all()
+    assert loss > 1e4
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
