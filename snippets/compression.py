@@ -204,7 +204,7 @@ for share, apart, joint in zip(SHARES, cut[False], cut[True], strict=True):
 
 # --8<-- [start:sparsity]
 after = feed(len(pruned.seeds), labels, first=100)
-learn(pruned, after, summed_cross_entropy, 600, masks=masks)
+learn(pruned, after, summed_cross_entropy, 450, masks=masks)
 retrained = accuracy(pruned, len(pruned.seeds))
 print("kept               accuracy   against float32")
 for share, better in zip(SHARES, retrained, strict=True):
@@ -286,7 +286,7 @@ for n in range(3):
     students.kernels[n].assign(kernel)
     students.biases[n].assign(bias)
 data = feed(count, both, 0, np.repeat(known, SEEDS))
-learn(students, data, taught(mix, temperature), 2000)
+learn(students, data, taught(mix, temperature), 1600)
 
 found = accuracy(students, count)
 watched = scores(students, count, x[OTHER]).argmax(-1) == train_set.y[OTHER]
@@ -347,7 +347,7 @@ half = [np.stack(layer) for layer in zip(*half, strict=True)]
 kernels = [k * m for k, m in zip(kernels, half, strict=True)]
 start(finer, kernels, [bias.numpy()[place] for bias in students.biases])
 loss = taught(mix[place], temperature[place])
-learn(finer, feed(SEEDS, both, 100), loss, 400, masks=half)
+learn(finer, feed(SEEDS, both, 100), loss, 300, masks=half)
 
 ROWS = {  # name: networks, the first of them, bits
     "float32": (large, 0, 32),
@@ -495,11 +495,11 @@ if "HANDBOOK_LONG" in os.environ:  # (1)!
         engine = litert(layers, bits, len(images))
         return f"{1e6 * seconds(engine, images, 200):8.1f}{1e6 * in_keras:8.0f}"
 
-    print("one image, µs      LiteRT   Keras      kB   right, %")
+    print("one image, µs          LiteRT   Keras      kB   right, %")
     for name, (_, _, bits) in ROWS.items():
         _, deflated, share = table[name]
         spent = cells(read(folder / f"{name} 0.npz"), bits, x_test[:1])
-        print(f"{name:17}{spent}{deflated:8.1f}", end="")
+        print(f"{name:21}{spent}{deflated:8.1f}", end="")
         print(f"{share.mean():7.1f} ± {share.std(ddof=1):.1f}")
 
     thin = [(k[:512, :512], b[:512]) for k, b in wide]  # (3)!
@@ -513,7 +513,7 @@ if "HANDBOOK_LONG" in os.environ:  # (1)!
             ("int4", wide, 4),
             ("a quarter of units", thin, 32),
         ):
-            print(f"{name:17}{cells(net, bits, images)}")
+            print(f"{name:21}{cells(net, bits, images)}")
 # --8<-- [end:long-table]
 
 # --8<-- [start:keras]
@@ -596,7 +596,7 @@ with warnings.catch_warnings(record=True) as heard:
     model.quantize("int8")
 for layer in model.layers:
     if layer.weights:
-        print(layer.name, sorted({w.dtype for w in layer.weights}))
+        print(type(layer).__name__, sorted({w.dtype for w in layer.weights}))
 passed = [w for w in heard if "`quantize` method" in str(w.message)]
 print("warnings of layers passed over:", len(passed))
 # --8<-- [end:silent]
