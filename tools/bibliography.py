@@ -47,8 +47,11 @@ def format_entry(key: str, language: str = "en", path: Path = SOURCE) -> str:
     """Return one entry as a line of Markdown, with a link to its DOI, arXiv page or ISBN."""
     entry = _entry(key, load(path))
     people = [_name(person) for person in _people(entry)]
-    if len(people) > SHOWN_NAMES:
-        people = [*people[: SHOWN_NAMES - 1], "et al." if _known(language) == "en" else "等"]
+    shown = len(people) if len(people) <= SHOWN_NAMES else SHOWN_NAMES - 1
+    if people[-1] == "others":  # BibTeX's way to cut a list
+        shown = min(shown, len(people) - 1)
+    if shown < len(people):
+        people = [*people[:shown], "et al." if _known(language) == "en" else "等"]
     parts = [f"{', '.join(people)} ({_field(entry, 'year')})", f"*{_field(entry, 'title')}*"]
     if where := _where(entry):
         parts.append(where)
@@ -139,7 +142,8 @@ def _name(person: Person) -> str:
 
 def _label(entry: Entry) -> str:
     names = [_surname(person) for person in _people(entry)]
-    who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
+    cut = len(names) > 2 or names[-1:] == ["others"]
+    who = f"{names[0]} et al." if cut else " and ".join(names)
     return f"{who} {_field(entry, 'year')}".strip()
 
 

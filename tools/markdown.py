@@ -116,6 +116,9 @@ def _broken(source: str) -> str:
 # --- Formulas ------------------------------------------------------------------------------------
 
 
+STOPS = re.compile(r"[,.;:)，。；：、）]+")
+
+
 class Formulas(Treeprocessor):
     """Render what pymdownx.arithmatex (generic) has found."""
 
@@ -136,6 +139,25 @@ class Formulas(Treeprocessor):
             element.tag = "div" if display else "var"
             element.attrib = {"class": "math", "data-search-exclude": "true"}
             element.text = AtomicString(self.md.htmlStash.store(result))
+        for parent in list(root.iter()):
+            for place, element in reversed(list(enumerate(parent, 1))):
+                stop = STOPS.match(element.tail or "")
+                if element.tag == "var" and element.get("class") == "math" and stop:
+                    parent.insert(place, _keep(element, stop[0]))
+
+
+def _keep(formula: Element, stop: str) -> Element:
+    """Return the punctuation behind a formula, cut off from it, so that it begins no line.
+
+    Browsers may break a line behind a formula, whatever follows. So the formula takes room for the
+    punctuation, a little more than it needs, and the punctuation stands in that room.
+    """
+    room = sum(1.05 if ord(mark) > 255 else 0.4 for mark in stop)
+    formula.set("style", f"margin-right: {room:.2f}em")
+    kept = Element("span", {"style": f"margin-left: -{room:.2f}em"})
+    kept.text, kept.tail = AtomicString(stop), (formula.tail or "")[len(stop) :]
+    formula.tail = None
+    return kept
 
 
 # --- Diagrams and figures ------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 `python -m tools.prose` prints each problem as `path:line: message` and exits 1 if there is one.
 The tools do the work: rumdl (`.rumdl.toml`), codespell (`.codespellrc`), autocorrect
-(`.autocorrectrc`); this file runs them on the right files and fills two gaps of the last one.
+(`.autocorrectrc`); this file runs them on the right files and fills three gaps of the last one.
 """
 
 import importlib
@@ -20,6 +20,7 @@ SPELLED = ("aimodels", "snippets", "tests", "tools", "noxfile.py", "docs/glossar
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n.*?^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"(?P<before>[\u4e00-\u9fff])?(?P<code>(`+)(?!`)[^\n]*?(?<!`)\3(?!`))")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
+_PERCENT = re.compile(r"(?<!± )(?<![\d.])[\d.]+ %")  # in a title, ± 5 % is a tolerance
 
 
 def markdown(paths: list[Path]) -> list[str]:
@@ -52,6 +53,8 @@ def typography(text: str) -> list[tuple[int, str]]:
             after = line[match.end() : match.end() + 1]
             if match["before"] or _HAN.match(after):
                 found.append((number, f"a space between Chinese and {match['code']}"))
+        for match in _PERCENT.finditer(_CODE.sub("", line)):
+            found.append((number, f"no space before the percent sign: {match[0]!r}"))
     return sorted(found)
 
 

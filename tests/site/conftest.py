@@ -206,6 +206,7 @@ class Visit:
     wide: list[str]
     formulas: dict
     labels: list[str]
+    strays: list[str]
 
 
 # A page is measured at rest, not on its way between two colours.
@@ -224,6 +225,20 @@ WIDE = """() => {
 LABELS = """() => [...document.querySelectorAll(".diagram .node")].flatMap((node) => {
   const box = node.querySelector("path, polygon, ellipse").getBBox();
   return [...node.querySelectorAll("text")].filter((t) => t.getBBox().width > box.width - 4).map((t) => t.textContent);
+})"""
+# Punctuation behind a formula that begins a line.
+STRAYS = """() => [...document.querySelectorAll("var.math")].flatMap((formula) => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  walker.currentNode = [...formula.querySelectorAll("*")].pop() || formula;
+  let text = walker.nextNode();
+  while (text && formula.contains(text)) text = walker.nextNode();
+  if (!text || !/^[,.;:)，。；：、）]/.test(text.data) || !formula.checkVisibility()) return [];
+  const range = document.createRange();
+  range.setStart(text, 0);
+  range.setEnd(text, 1);
+  const last = [...formula.querySelectorAll(".base")].pop();
+  const stray = range.getBoundingClientRect().top > last.getBoundingClientRect().bottom - 2;
+  return stray ? [formula.querySelector("annotation").textContent + text.data.slice(0, 12)] : [];
 })"""
 FORMULAS = """async () => {
   await document.fonts.ready;
@@ -270,7 +285,9 @@ def visits(
         tab.emulate_media(color_scheme="dark")
         violations += [f"dark: {line}" for line in tab.evaluate(CHECK, COLOURS)]
         tab.set_viewport_size(PHONE)
-        wide = tab.evaluate(WIDE)
-        result[address] = Visit(watch.foreign, watch.complaints, violations, wide, formulas, labels)
+        wide, strays = tab.evaluate(WIDE), tab.evaluate(STRAYS)
+        result[address] = Visit(
+            watch.foreign, watch.complaints, violations, wide, formulas, labels, strays
+        )
     watch.context.close()
     return result

@@ -28,6 +28,9 @@ class EveryPage:
     def test_no_page_scrolls_sideways_on_a_phone(self, visits):
         assert report(visits, "wide") == ""
 
+    def test_no_line_on_a_phone_begins_with_the_punctuation_behind_a_formula(self, visits):
+        assert report(visits, "strays") == ""
+
     def test_the_words_of_diagrams_fit_their_nodes(self, visits):
         assert report(visits, "labels") == ""
 

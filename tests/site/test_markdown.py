@@ -46,6 +46,14 @@ def test_a_formula_becomes_html_and_mathml(convert):
     assert "x_1 &lt; y</annotation>" in html
 
 
+def test_punctuation_stands_in_room_that_the_formula_before_it_keeps(convert):
+    html = convert("设 $x$ 为数，$y$，$z$。\n", "zh")
+    assert html.count('style="margin-right: 1.05em"') == 2
+    assert '<span style="margin-left: -1.05em">，</span><var' in html
+    assert '<span style="margin-left: -1.05em">。</span></p>' in html
+    assert "margin-right: 0.80em" in convert("A list (of $x$), in words.\n")
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [

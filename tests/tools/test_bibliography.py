@@ -75,6 +75,16 @@ def test_a_long_list_of_authors_is_cut(write):
     assert "X. G, 等 (2019)" in bibliography.format_entry("strang2019", "zh", path)
 
 
+def test_a_list_that_ends_in_others_names_none_of_them(write):
+    path = write(GOOD.replace("Strang, Gilbert", "A, X. and B, Y. and others"))
+    assert bibliography.cite("strang2019", path) == "A et al. 2019"
+    assert bibliography.format_entry("strang2019", "en", path).startswith(
+        "X. A, Y. B, et al. (2019)"
+    )
+    path = write(GOOD.replace("Strang, Gilbert", "A, X. and others"))
+    assert bibliography.cite("strang2019", path) == "A et al. 2019"
+
+
 def test_references_are_sorted_by_label_and_listed_once(write):
     text = bibliography.references(["vaswani2017", "lecun1998", "lecun1998"], "en", write(GOOD))
     lecun, vaswani = text.splitlines()

@@ -60,6 +60,7 @@ def test_a_clean_page_has_no_problems(tree):
         ("", "第一,第二。\n", r"docs/zh/x\.md:8: write '第一，第二。', not"),
         ("", "用`x`表示。\n", r"docs/zh/x\.md:8: a space between Chinese and `x`"),
         ("", '!!! note "注"\n    用Keras写。\n', r"docs/zh/x\.md:9: write '用 Keras 写。', not"),
+        ("", "升高 5 %。\n", r"docs/zh/x\.md:8: no space before the percent sign: '5 %'"),
         ("", "用 $x$ 或$y$表示。\n", r"docs/zh/x\.md:8: write .*\$y\$ 表示"),
         (
             "",
