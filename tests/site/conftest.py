@@ -236,7 +236,7 @@ STRAYS = """() => [...document.querySelectorAll("var.math")].flatMap((formula) =
   const range = document.createRange();
   range.setStart(text, 0);
   range.setEnd(text, 1);
-  const last = [...formula.querySelectorAll(".base")].pop();
+  const last = [...formula.querySelectorAll(".base")].pop() || formula;
   const stray = range.getBoundingClientRect().top > last.getBoundingClientRect().bottom - 2;
   return stray ? [formula.querySelector("annotation").textContent + text.data.slice(0, 12)] : [];
 })"""
