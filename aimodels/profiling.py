@@ -56,9 +56,9 @@ class Bad(NamedTuple):
     """Where the first number that is not finite comes from.
 
     phase: "given", "forward" or "backward". inside: the layer whose own code made it; "loss" for
-    the loss. good: ranges by name on the near side of that code. bad: ranges on its far side,
-    where not finite. In the phase "backward" both are of gradients, and `values` has the numbers
-    that entered this code.
+    the loss, and for what layers add to it. good: ranges by name on the near side of that code.
+    bad: ranges on its far side, where not finite. In the phase "backward" both are of gradients,
+    and `values` has the numbers that entered this code.
     """
 
     phase: str
@@ -81,9 +81,9 @@ def first_bad(model, x, y, loss, training=True):
     The step is computed operation by operation, and nothing is updated: weights, statistics and
     states of random numbers are as before. What enters and leaves each layer is looked at in the
     order of computing, then the loss, then the gradients from the loss back to the first layer
-    with weights; before it none is used. A layer is blamed only for what happens outside of its
-    inner layers. An infinity that is meant to be there, as in
-    a mask of -inf that is handed to a layer, is reported too.
+    with trainable weights; before it none is used. A layer is blamed only for what happens outside
+    of its inner layers. An infinity that is meant to be there, as in a mask of -inf that is handed
+    to a layer, is reported too.
 
     Args:
         model: a built Keras model.
@@ -104,7 +104,9 @@ def first_bad(model, x, y, loss, training=True):
         )
     kept = [(v, np.array(v.value.numpy())) for v in model.variables if not v.trainable]
     try:
-        with tf.GradientTape() as tape, _watched(model) as (note, events):
+        tape = tf.GradientTape(watch_accessed_variables=False)  # else frozen ones count, too
+        with tape, _watched(model) as (note, events):
+            tape.watch([v.value for v in model.trainable_variables])
             y = keras.tree.map_structure(tf.convert_to_tensor, y)
             note("targets", GIVEN[1], y)
             value = ops.convert_to_tensor(loss(y, model(x, training=training)))
@@ -190,7 +192,7 @@ def _watched(model):
 
         layer.call = noted
 
-    layers = {id(layer): layer for layer in model._flatten_layers()}.values()
+    layers = model._flatten_layers()  # each once
     try:
         for layer in layers:
             watch(layer)
@@ -357,7 +359,7 @@ def operations(folder):
         for event in (event for line in plane.lines for event in line.events):
             name = plane.event_metadata[event.metadata_id].name
             if any(stat.metadata_id in compiled for stat in event.stats):
-                found[name, re.sub(r"[.\d]+$", "", name)].append(event.duration_ps)
+                found[name, re.sub(r"[._\d]+$", "", name)].append(event.duration_ps)
             elif kinds[event.metadata_id]:
                 found[name.rpartition(":")[0], kinds[event.metadata_id]].append(event.duration_ps)
     listed = [Operation(*key, len(spent), sum(spent) / 1e12) for key, spent in found.items()]
@@ -371,7 +373,7 @@ def _kind(plane, name):
 
 
 def scalars(folder):
-    """Return the numbers in the event files of a folder, as TensorBoard would draw them.
+    """Return the numbers in the event files of a folder, which TensorBoard draws as curves.
 
     Args:
         folder: what was given to `tf.summary.create_file_writer`; folders in it are not read.
@@ -379,6 +381,8 @@ def scalars(folder):
     Returns:
         name = (`[S]` steps, rising, `[S]` values). Where two files, as those of a run that went
         on, have the same step, the later file counts. A file that breaks off is read up to there.
+
+    Differs: of such a step TensorBoard draws both numbers.
 
     Raises:
         ValueError: no event file in the folder.
@@ -493,7 +497,10 @@ def measure_roof(size=2048, numbers=2**26, rounds=7):
     def multiply():
         return tf.matmul(a, a)[0, 0].numpy()
 
-    measured = timings({"product": multiply, "sum": lambda: total.assign_add(addend)}, rounds)
+    def add():
+        return total.assign_add(addend)[0].numpy()
+
+    measured = timings({"product": multiply, "sum": add}, rounds)
     best = {name: timing.later.min() for name, timing in measured.items()}
     work = product(size, size, size), pointwise(numbers, 1, reads=2)
     return Roof(float(work[0].operations / best["product"]), float(work[1].bytes / best["sum"]))

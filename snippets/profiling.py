@@ -418,7 +418,7 @@ losses = {
 }
 apart = np.abs(losses["OneHot"] - losses["LookUp"]).max()
 print("losses of 20 steps the same to 1e-5:", apart < 1e-5)
-rows, numbers = 256 * 16, 256 * 16 * V
+rows = 256 * 16
 print(
     f"operations of the product: {product(rows, V, 64).operations / 1e9:.2f}",
     end="",

@@ -139,6 +139,33 @@ def test_inner_layer_and_outer_code_are_told_apart(name, place):
     assert (bad.phase, bad.inside) == (phase, "outer/inner" if place == "inside" else "outer")
 
 
+def test_a_gradient_that_is_bad_for_a_weight_only():
+    class Root(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight((), "zeros", name="w")
+
+        def call(self, x):
+            return x + ops.sqrt(self.w)
+
+    bad = first_bad(chain(Root(name="root")), X, Y, CROSS_ENTROPY)
+    assert (bad.phase, bad.inside) == ("backward", "root")
+    assert list(bad.bad) == ["weights chain/root/w"]
+
+
+def test_a_layer_inside_of_two_layers_is_watched_once():
+    class Around(layers.Layer):
+        def __init__(self, inner, **kwargs):
+            super().__init__(**kwargs)
+            self.inner = inner
+
+        def call(self, x):
+            return self.inner(x)
+
+    inner = Function(lambda x: ops.log(x - 2), name="inner")
+    bad = first_bad(chain(Around(inner, name="a"), Around(inner, name="b")), X, Y, CROSS_ENTROPY)
+    assert (bad.phase, bad.inside) == ("forward", "a/inner")
+
+
 def models():
     keras.utils.set_random_seed(0)
     images = RNG.normal(size=(3, 28, 28, 1)).astype("float32")
@@ -276,6 +303,14 @@ def test_a_gradient_that_no_weight_uses_is_no_fault():
     assert first_bad(keras.Sequential(parts), X, Y, CROSS_ENTROPY) is None
 
 
+def test_a_gradient_that_only_frozen_weights_would_use_is_no_fault():
+    parts = [keras.Input((4,)), layers.Dense(4, name="frozen"), Function(zero_row)]
+    model = keras.Sequential([*parts, Function(unit, name="fault"), layers.Dense(3)])
+    assert first_bad(model, X, Y, CROSS_ENTROPY).inside == "fault"
+    model.get_layer("frozen").trainable = False
+    assert first_bad(model, X, Y, CROSS_ENTROPY) is None
+
+
 def test_what_layers_add_to_the_loss_counts():
     class Penalty(layers.Layer):
         def call(self, x):
@@ -374,6 +409,11 @@ def test_an_embedding_counts_as_used_if_one_row_is():
     assert unused(model, np.array([[1, 1]]), np.array([0]), CROSS_ENTROPY) == []
 
 
+def test_what_is_dropped_is_used_all_the_same():
+    parts = [keras.Input((4,)), layers.Dense(4), layers.Dropout(0.999), layers.Dense(3)]
+    assert unused(keras.Sequential(parts), X, Y, CROSS_ENTROPY) == []
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (4, 1, 3), (1, 6, 2)])
 def test_dependence_by_construction(axis, shape):
@@ -393,6 +433,11 @@ def test_rows_of_dependence_are_those_of_the_result():
     x = np.arange(4.0)
     found = dependence(lambda x: np.array([x[1], x[2] + x[3]]), x, x + 1)
     assert np.array_equal(found, [[False, True, False, False], [False, False, True, True]])
+
+
+def test_one_number_that_changes_is_enough():
+    x = np.ones((3, 4))
+    assert np.array_equal(dependence(lambda x: x * [0, 0, 1, 0], x, x + 1), np.eye(3))
 
 
 def test_models_with_and_without_a_leak():
@@ -581,6 +626,22 @@ def test_the_last_trace_counts_and_none_is_refused(tmp_path):
     assert operations(tmp_path) == [("new", "New", 1, 3.0)]
 
 
+def test_numbers_of_copies_are_no_part_of_a_kind(tmp_path):
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    space = xplane_pb2.XSpace()
+    plane = space.planes.add(name="/host:CPU")
+    plane.stat_metadata[7].name = "hlo_op"
+    line = plane.lines.add()
+    for number, name in enumerate(("dot", "dot.4", "dot_1.23", "loop_dot_fusion.2"), 1):
+        plane.event_metadata[number].name = name
+        line.events.add(metadata_id=number, duration_ps=10**12).stats.add(metadata_id=7)
+    (tmp_path / "vm.xplane.pb").write_bytes(space.SerializeToString())
+    found = operations(tmp_path)
+    assert [o.name for o in found] == ["dot", "dot.4", "dot_1.23", "loop_dot_fusion.2"]
+    assert [o.kind for o in found] == ["dot", "dot", "dot", "loop_dot_fusion"]
+
+
 # ---- event files
 
 
@@ -616,6 +677,9 @@ def test_a_run_that_went_on_counts_from_its_start(tmp_path):
     steps, values = scalars(tmp_path)["loss"]
     assert steps.tolist() == [0, 1, 2, 3]
     assert values.tolist() == [1, 20, 30, 40]
+    events = EventAccumulator(str(tmp_path), {"tensors": 0}).Reload().Tensors("loss")
+    both = [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events]
+    assert both == [(0, 1), (1, 2), (2, 3), (1, 20), (2, 30), (3, 40)]
 
 
 def test_steps_come_out_in_their_order(tmp_path):
