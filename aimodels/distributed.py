@@ -163,6 +163,9 @@ def make_parallel_step(strategy, model, optimizer, loss):
 
     Each replica gets a share of the rows and computes loss and gradients of the sum over them,
     divided by all rows B. Keras' optimizers add up the gradients of all replicas themselves.
+    With a `LossScaleOptimizer`, an overflow on one replica makes all of them skip the update.
+
+    Layers that draw random numbers, as dropout, draw others than on one device.
 
     Args:
         strategy: a `tf.distribute.Strategy`, the default one included.
@@ -193,6 +196,12 @@ def make_parallel_step(strategy, model, optimizer, loss):
     if clips and replicas > 1:
         raise ValueError(f"optimizer must not clip on {replicas} replicas; received {clips[0]}")
 
+    def agreed(gradients):  # the optimizer asks each replica alone whether its part is finite
+        overflow = tf.cast(tf.logical_not(optimizer.check_finite(gradients)), tf.float32)
+        anywhere = tf.distribute.get_replica_context().all_reduce("sum", overflow) > 0
+        spoilt = tf.where(anywhere, np.nan, 0.0)
+        return [g if g is None else tf.add(g, tf.cast(spoilt, g.dtype)) for g in gradients]
+
     def replica_step(x, y, rows):
         with tf.GradientTape() as tape:
             each = tf.convert_to_tensor(loss(y, model(x, training=True)))
@@ -202,7 +211,10 @@ def make_parallel_step(strategy, model, optimizer, loss):
             for extra in model.losses:
                 value += tf.cast(tf.reduce_sum(extra), value.dtype) / replicas
             scaled = optimizer.scale_loss(value)
-        optimizer.apply(tape.gradient(scaled, variables), variables)
+        gradients = tape.gradient(scaled, variables)
+        if inner is not optimizer and replicas > 1:
+            gradients = agreed(gradients)
+        optimizer.apply(gradients, variables)
         return value
 
     @tf.function(autograph=False)

@@ -119,9 +119,10 @@ def setting(name):
         "adam": lambda: adam(0.01),
         "decay": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
         "half": lambda: keras.optimizers.LossScaleOptimizer(sgd(0.5), initial_scale=64.0),
+        "overflow": lambda: keras.optimizers.LossScaleOptimizer(sgd(0.5), initial_scale=2.0**16),
     }.get(name, lambda: sgd(0.5))
-    dtype = "mixed_float16" if name == "half" else "float32"
-    penalty = None if name in ("half", "whole") else keras.regularizers.L2(0.01)
+    dtype = "mixed_float16" if name in ("half", "overflow") else "float32"
+    penalty = None if name in ("half", "overflow", "whole") else keras.regularizers.L2(0.01)
     inner = [
         layers.Dense(7, "relu", kernel_regularizer=penalty, dtype=dtype),
         layers.Dense(3, dtype=dtype),
@@ -131,13 +132,15 @@ def setting(name):
     return inner, optimizer(), 5 if name == "unequal" else 12
 
 
-NAMES = ("sgd", "adam", "decay", "unequal", "norm", "half")
+NAMES = ("sgd", "adam", "decay", "unequal", "norm", "half", "overflow")
 
 
 def learned(strategy, name):
     """Return losses of three steps and all weights after them."""
     draw = np.random.default_rng(1)
     x, y = draw.normal(size=(12, 5)).astype("float32"), draw.integers(3, size=12)
+    if name == "overflow":
+        x[9] *= 50  # never on the first of several replicas; too much for the first two steps
     with strategy.scope():
         keras.utils.set_random_seed(0)
         inner, optimizer, rows = setting(name)
@@ -163,6 +166,7 @@ def network_data():
     return [draw(size=size).astype("float32") for size in sizes]
 
 
+CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 MESHES = ((1, 4), (2, 2), (4, 1))
 CUTS = (("rows", None), ("rows", None), (None, "units"), ("units",), ("units", None))
 
@@ -190,7 +194,12 @@ def on_four_devices(path):
     two = mirrored(names[:2])
     for label, call in {
         "more": lambda: devices(5),
-        "clip": lambda: make_parallel_step(two, *made(two, global_clipnorm=1.0), cross_entropy),
+        **{
+            word: lambda word=word: make_parallel_step(
+                two, *made(two, **{word: 1.0}), cross_entropy
+            )
+            for word in CLIPS
+        },
         "few": lambda: make_parallel_step(two, *made(two), cross_entropy)(
             np.ones((1, 5)), np.ones(1)
         ),
@@ -229,7 +238,7 @@ def test_replicas_learn_what_one_device_learns(four, name):
     alone = learned(tf.distribute.get_strategy(), name)
     assert np.isfinite(alone).all()
     for count in (1, 2, 3, 4):
-        within = 2e-2 if name == "half" else 2e-5
+        within = 2e-2 if name in ("half", "overflow") else 2e-5
         np.testing.assert_allclose(four[f"{name} {count}"], alone, atol=within)
 
 
@@ -254,6 +263,12 @@ def test_scaling_the_loss_in_half_precision_changes_no_update():
     np.testing.assert_allclose(learned(one, "half"), learned(one, "whole"), atol=0.02)
 
 
+def test_in_the_test_of_an_overflow_two_updates_are_skipped_and_the_third_is_made():
+    first, second, third, *_, bias = learned(tf.distribute.get_strategy(), "overflow")
+    assert first == second == third
+    assert bias != 0  # it was, before the first update
+
+
 @pytest.mark.parametrize("shape", MESHES)
 def test_a_mesh_gives_loss_and_gradients_of_one_device(four, shape):
     x, y, *weights = map(tf.constant, network_data())
@@ -268,8 +283,8 @@ def test_parts_of_the_cpu_are_devices_and_are_not_more_than_asked_for(four):
 
 
 def test_what_would_not_equal_one_device_is_refused(four):
-    words = "ValueError: optimizer must not clip on 2 replicas; received global_clipnorm"
-    assert str(four["clip"]) == words
+    words = "ValueError: optimizer must not clip on 2 replicas; received"
+    assert [str(four[word]) for word in CLIPS] == [f"{words} {word}" for word in CLIPS]
     words = "ValueError: x and y must have one length from 2; received 1 and 1"
     assert str(four["few"]) == words
 
@@ -328,6 +343,15 @@ def test_who_waits_for_the_dead_is_killed_after_a_while(tmp_path):
     assert waiting.seconds > 0.9
 
 
+def end_well(me):
+    time.sleep(2 * me)
+
+
+def test_who_works_on_when_another_has_ended_well_is_left_alone(tmp_path):
+    ends = launch(program(tmp_path, end_well), 2, patience=0.5)
+    assert [(end.code, end.killed) for end in ends] == [(0, False)] * 2
+
+
 def hang(me):
     time.sleep(60)
 
@@ -378,6 +402,40 @@ def test_two_processes_take_the_step_of_one_and_one_without_the_other_fails(tmp_
             np.testing.assert_allclose(file["arr_0"], (x[:, 0] ** 2).mean(), rtol=1e-5)
             np.testing.assert_allclose(file["arr_1"][:, 0], slope, rtol=1e-5)
             np.testing.assert_allclose(file["arr_2"], [bias], rtol=1e-5)
+
+
+def overflow(me, path):
+    import numpy as np
+    import tensorflow as tf
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    import keras
+
+    from aimodels.distributed import make_parallel_step
+
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.set_weights([np.ones((1, 1)), np.zeros(1)])
+        inner = keras.optimizers.SGD(1.0)
+        optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0)
+
+    def loss(y, z):
+        return z[:, 0] * y
+
+    step = make_parallel_step(strategy, model, optimizer, loss)
+    bad, good = np.array([1, np.inf], "float32"), np.array([1, 3], "float32")
+    for y in (bad, good):  # the second row belongs to worker 1
+        step(np.ones((2, 1), "float32"), y)
+    np.savez(f"{path}.{me}.npz", *map(keras.ops.convert_to_tensor, model.weights))
+
+
+def test_an_overflow_on_one_process_skips_the_update_on_both(tmp_path):
+    ends = launch(program(tmp_path, overflow), 2, tmp_path / "state", limit=100.0)
+    assert [end.code for end in ends] == [0, 0], ends[0].said
+    for me in (0, 1):  # one update of length 2, the mean of 1 and 3
+        with np.load(tmp_path / f"state.{me}.npz") as file:
+            np.testing.assert_allclose(file["arr_0"], [[-1.0]])
+            np.testing.assert_allclose(file["arr_1"], [-2.0])
 
 
 def test_the_configuration_is_what_tensorflow_reads(monkeypatch):
@@ -494,6 +552,12 @@ def other_scope():
     return make_parallel_step(one, model, optimizer, cross_entropy)
 
 
+def other_optimizer():
+    one = tf.distribute.OneDeviceStrategy("/cpu:0")
+    model, _ = made(one)
+    return make_parallel_step(one, model, keras.optimizers.SGD(0.1), cross_entropy)
+
+
 def stepped(loss, x, y):
     one = tf.distribute.get_strategy()
     return make_parallel_step(one, *made(one), loss)(x, y)
@@ -516,6 +580,7 @@ def stepped(loss, x, y):
         (lambda: memory(1, 1, 4), "stage must be a whole number from 0 to 3; received 4"),
         (lambda: devices(0), "count must be a whole number from 1; received 0"),
         (other_scope, "must be made in the strategy's scope; kernel was not"),
+        (other_optimizer, "must be made in the strategy's scope; iteration was not"),
         (
             lambda: stepped(cross_entropy, np.ones((2, 5)), np.ones(3)),
             "x and y must have one length from 1; received 2 and 3",
