@@ -242,7 +242,8 @@ def test_replicas_learn_what_one_device_learns(four, name):
         np.testing.assert_allclose(four[f"{name} {count}"], alone, atol=within)
 
 
-def test_the_parallel_step_is_that_of_the_training_page_on_one_device():
+@pytest.mark.parametrize("name", ["adam", "norm"])
+def test_the_parallel_step_is_that_of_the_training_page_on_one_device(name):
     from aimodels.training import make_step
 
     def mean(y, z):
@@ -251,11 +252,11 @@ def test_the_parallel_step_is_that_of_the_training_page_on_one_device():
     draw = np.random.default_rng(1)
     x, y = draw.normal(size=(12, 5)).astype("float32"), draw.integers(3, size=12)
     keras.utils.set_random_seed(0)
-    inner, optimizer, _ = setting("adam")
+    inner, optimizer, _ = setting(name)
     model = keras.Sequential([keras.Input((5,)), *inner])
     step = make_step(model, optimizer, mean)
     losses = [float(step(x, y)) for _ in range(3)]
-    np.testing.assert_allclose(learned(tf.distribute.get_strategy(), "adam")[:3], losses, atol=1e-6)
+    np.testing.assert_allclose(learned(tf.distribute.get_strategy(), name)[:3], losses, atol=1e-6)
 
 
 def test_scaling_the_loss_in_half_precision_changes_no_update():
