@@ -359,7 +359,7 @@ views["white paper"] = 1 - x_test[:500]
 for name, sent in views.items():
     replies = [ask(part) for part in np.split(sent, 10)]
     logits = np.concatenate([r["predictions"] for r in replies])
-    print(f"{name:12} accuracy {accuracy(logits):.2f}", end="")
+    print(f"{name:12} accuracy {accuracy(logits):.1f}", end="")
     print(f"   loss {loss(test_labels[:500], logits):.1f}")
 served.close()
 # --8<-- [end:skew]
