@@ -341,7 +341,7 @@ def test_units_that_do_nothing_can_go():
 
 
 def test_the_longest_units_stay_in_their_order():
-    kernel = np.array([[1.0, -3.0, 0.0, 4.0], [1.0, 0.0, 0.1, 2.0]])
+    kernel = np.array([[2.0, -3.0, 0.0, 4.0], [2.0, 0.0, 0.1, 2.0]])  # 2 + 2 > 3, but √8 < 3
     (first, second), (bias, _) = drop_units([kernel, np.eye(4)], [np.arange(4), np.ones(4)], [2])
     np.testing.assert_array_equal(first, kernel[:, [1, 3]])
     np.testing.assert_array_equal(second, np.eye(4)[[1, 3]])
