@@ -421,6 +421,11 @@ class _Parser:
             )
             if not match["alt"].strip():
                 self.problem(at(match), f"figure {match['target']} has no alternative text")
+            if match["title"] and not TOLERANCE.fullmatch(match["title"]):
+                self.problem(
+                    at(match),
+                    f'a figure\'s title is its tolerance, "± 0.02" or "± 5 %"; got {match["title"]!r}',
+                )
         for _, kind, number, key, tex, attributes in sorted(found, key=lambda f: f[0]):
             self.add(kind, number, key, tex, **attributes)
         for kind, pattern, group in (("formula", INLINE, "tex"), ("link", LINK, "target")):

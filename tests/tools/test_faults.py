@@ -43,6 +43,7 @@ STRUCTURE = {
     "an inline formula that differs": (ZH, "$B$ 是", "$N$ 是", f"{ZH}:23: under #mathematics the formula 'B' of the other language is missing"),
     "a figure that differs": (ZH, "figures/tiny-picture.svg", "figures/tiny-center.svg", f"{ZH}:49: differs from {EN}:47: here figure"),
     "a figure without a text": (ZH, "![两个点连成一条线。]", "![]", f"{ZH}:49: figure figures/tiny-picture.svg has no alternative text"),
+    "a figure with another title": (ZH, "figures/tiny-picture.svg)", 'figures/tiny-picture.svg "图 1")', f"{ZH}:49: a figure's title is its tolerance"),
     "a diagram that differs": (ZH, "table -> centred", "centred -> table", f"{ZH}:19: differs from {EN}:17: here diagram"),
     "an annotation too few": (ZH, "1.  说明标记处做了什么。\n", "", f"{ZH}:33: 1 annotation markers in 'center', 0 explanations after it"),
     "an exercise without its solution": (ZH, '??? success "解答"', '??? note "解答"', f"{ZH}:67: an exercise is followed by its solution"),
