@@ -233,12 +233,8 @@ class Rounded(keras.Model):
 
     def call(self, inputs):
         """Put the rows of each network through its rounded layers."""
-        x = inputs
-        layers = zip(self.networks.kernels, self.networks.biases, strict=True)
-        for n, (kernel, bias) in enumerate(layers):
-            x = ops.relu(x) if n else x
-            x = ops.matmul(x, straight_through(kernel, self.tops)) + bias
-        return x
+        rounded = [straight_through(kernel, self.tops) for kernel in self.networks.kernels]
+        return self.networks.compute(inputs, rounded)
 
 
 def distillation_loss(teacher, student, temperature):

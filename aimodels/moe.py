@@ -11,6 +11,8 @@ from fractions import Fraction
 import keras
 from keras import ops
 
+from aimodels.bert import check_size
+
 
 def _check(experts, top_k):
     """Raise ValueError unless a token can choose K of M experts."""
@@ -264,8 +266,7 @@ class MixtureOfExperts(keras.layers.Layer):
         super().__init__(**kwargs)
         self.sizes = {"experts": experts, "hidden": hidden, "top_k": top_k}
         for name, size in self.sizes.items():
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be an integer of at least 1; received {size!r}")
+            check_size(name, size)
         _check(experts, top_k)
         self.factors = {
             "capacity_factor": capacity_factor,

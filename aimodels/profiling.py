@@ -354,7 +354,7 @@ def operations(folder):
     space = xplane_pb2.XSpace.FromString(files[-1].read_bytes())
     found = defaultdict(list)
     for plane in space.planes:
-        kinds = {i: _kind(plane, event.name) for i, event in plane.event_metadata.items()}
+        kinds = {i: _kind(event.name) for i, event in plane.event_metadata.items()}
         compiled = {i for i, stat in plane.stat_metadata.items() if stat.name == "hlo_op"}
         for event in (event for line in plane.lines for event in line.events):
             name = plane.event_metadata[event.metadata_id].name
@@ -366,7 +366,7 @@ def operations(folder):
     return sorted(listed, key=lambda operation: -operation.seconds)
 
 
-def _kind(plane, name):
+def _kind(name):
     """Return the kind of a kernel that is named name:Kind, without the marks of its library."""
     match = re.fullmatch(r"(?!\w+::)[^:]+:(?:_Mkl|_)?([A-Z]\w*)", name)
     return match[1] if match else ""
@@ -400,9 +400,10 @@ def scalars(folder):
                         found[value.tag][event.step] = value.simple_value
                     elif value.metadata.plugin_data.plugin_name == "scalars":
                         found[value.tag][event.step] = float(tf.make_ndarray(value.tensor))
+    rising = {tag: sorted(by_step.items()) for tag, by_step in found.items()}
     return {
-        tag: (np.array(sorted(by_step)), np.array([by_step[step] for step in sorted(by_step)]))
-        for tag, by_step in found.items()
+        tag: (np.array([step for step, _ in pairs]), np.array([value for _, value in pairs]))
+        for tag, pairs in rising.items()
     }
 
 

@@ -255,12 +255,16 @@ class SideBySide(keras.Model):
 
     def call(self, inputs, training=False):
         """Put the rows of each network through its own layers."""
+        return self.compute(inputs, self.kernels, training)
+
+    def compute(self, inputs, kernels, training=False):
+        """Return what `call` does, with other kernels of the same shapes in place of the own."""
         wanted = (len(self.seeds), self.widths[0])
         if len(inputs.shape) != 3 or (inputs.shape[0], inputs.shape[2]) != wanted:
             allowed = "[{}, B, {}]".format(*wanted)
             raise ValueError(f"inputs must be {allowed}; received {tuple(inputs.shape)}")
         x = ops.cast(inputs, self.compute_dtype)
-        for n, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
+        for n, (kernel, bias) in enumerate(zip(kernels, self.biases, strict=True)):
             if n:
                 x = ops.relu(x)
                 if training and self.rate.any():

@@ -47,11 +47,8 @@ def format_entry(key: str, language: str = "en", path: Path = SOURCE) -> str:
     """Return one entry as a line of Markdown, with a link to its DOI, arXiv page or ISBN."""
     entry = _entry(key, load(path))
     people = [_name(person) for person in _people(entry)]
-    shown = len(people) if len(people) <= SHOWN_NAMES else SHOWN_NAMES - 1
-    if people[-1] == "others":  # BibTeX's way to cut a list
-        shown = min(shown, len(people) - 1)
-    if shown < len(people):
-        people = [*people[:shown], "et al." if _known(language) == "en" else "等"]
+    if _others(entry) or len(people) > SHOWN_NAMES:
+        people = [*people[: SHOWN_NAMES - 1], "et al." if _known(language) == "en" else "等"]
     parts = [f"{', '.join(people)} ({_field(entry, 'year')})", f"*{_field(entry, 'title')}*"]
     if where := _where(entry):
         parts.append(where)
@@ -126,8 +123,17 @@ def _plain(latex: str) -> str:
     return " ".join(str(Text.from_latex(latex)).split())
 
 
-def _people(entry: Entry) -> list[Person]:
+def _listed(entry: Entry) -> list[Person]:
     return list(entry.persons.get("author") or entry.persons.get("editor") or ())
+
+
+def _others(entry: Entry) -> bool:
+    """Return whether the list ends in "and others", BibTeX's way to cut it."""
+    return [str(person) for person in _listed(entry)[1:]][-1:] == ["others"]
+
+
+def _people(entry: Entry) -> list[Person]:
+    return _listed(entry)[: -1 if _others(entry) else None]
 
 
 def _surname(person: Person) -> str:
@@ -142,7 +148,7 @@ def _name(person: Person) -> str:
 
 def _label(entry: Entry) -> str:
     names = [_surname(person) for person in _people(entry)]
-    cut = len(names) > 2 or names[-1:] == ["others"]
+    cut = _others(entry) or len(names) > 2
     who = f"{names[0]} et al." if cut else " and ".join(names)
     return f"{who} {_field(entry, 'year')}".strip()
 

@@ -141,8 +141,8 @@ class Formulas(Treeprocessor):
             element.text = AtomicString(self.md.htmlStash.store(result))
         for parent in list(root.iter()):
             for place, element in reversed(list(enumerate(parent, 1))):
-                stop = STOPS.match(element.tail or "")
-                if element.tag == "var" and element.get("class") == "math" and stop:
+                formula = element.tag == "var" and element.get("class") == "math"
+                if formula and (stop := STOPS.match(element.tail or "")):
                     parent.insert(place, _keep(element, stop[0]))
 
 
